@@ -1,0 +1,10 @@
+// Package annotate draws what vit, seg and det show a person: captions, label
+// plates, frames, colour maps, legends and sheets of pictures, on top of photos.
+//
+// Everything works on a fresh, opaque [*image.RGBA] whose origin is (0, 0) (see
+// [Opaque]); the photo that the caller gave is never changed. Sizes of text and
+// lines follow the picture's size through [ScaleFor], so that a label can be read
+// at 200x150 as well as at 2000x1500.
+//
+// [WriteImage] and [WriteFile] replace a file whole or not at all.
+package annotate

@@ -1,0 +1,100 @@
+package annotate
+
+import (
+	"image"
+	"image/color"
+	"image/draw"
+)
+
+// Entry is one line of a legend: a swatch, a name, and a value at the line's end.
+type Entry struct {
+	Color color.RGBA
+	Name  string
+	Value string
+}
+
+var (
+	paper = color.RGBA{R: 252, G: 252, B: 252, A: 255}
+	ink   = color.RGBA{R: 24, G: 24, B: 27, A: 255}
+	faint = color.RGBA{R: 110, G: 110, B: 118, A: 255}
+	rule  = color.RGBA{R: 150, G: 150, B: 156, A: 255}
+)
+
+// WithLegend gives a new picture: img with a panel that holds the entries, to the
+// right or below, in as many columns as it takes, whichever makes the smaller
+// picture. Img stands at (0, 0), unchanged and whole. Without entries it is img.
+func WithLegend(img *image.RGBA, entries []Entry, ttf []byte) (*image.RGBA, error) {
+	if len(entries) == 0 {
+		return img, nil
+	}
+	w, h := img.Rect.Dx(), img.Rect.Dy()
+	s := ScaleFor(w, h)
+	text, err := NewText(s.Text, false, ttf)
+	if err != nil {
+		return nil, err
+	}
+	l := newLegend(text, s, entries)
+
+	// At the right, columns are as long as the picture is high; below, there are as
+	// many as its width holds.
+	rightRows := min(max(1, (h-2*l.gap)/l.line), len(entries))
+	right := l.size(rightRows)
+	belowCols := min(max(1, (w-l.gap)/(l.column+l.gap)), len(entries))
+	belowRows := (len(entries) + belowCols - 1) / belowCols
+	below := l.size(belowRows)
+
+	at, rows := image.Pt(w, 0), rightRows
+	total := image.Pt(w+right.X, max(h, right.Y))
+	if under := image.Pt(max(w, below.X), h+below.Y); under.X*under.Y < total.X*total.Y {
+		at, rows, total = image.Pt(0, h), belowRows, under
+	}
+	out := image.NewRGBA(image.Rectangle{Max: total})
+	Fill(out, out.Rect, paper, 1)
+	draw.Draw(out, img.Rect, img, image.Point{}, draw.Src)
+	l.draw(out, at, rows)
+	return out, nil
+}
+
+// legend is the layout of a legend's entries.
+type legend struct {
+	text                            *Text
+	entries                         []Entry
+	gap, line, swatch, name, column int
+}
+
+func newLegend(text *Text, s Scale, entries []Entry) *legend {
+	l := &legend{text: text, entries: entries, gap: max(5, int(s.Text*0.6))}
+	l.line = text.Height() + max(2, text.Height()/5)
+	l.swatch = int(s.Text)
+	value := 0
+	for _, e := range entries {
+		l.name = max(l.name, text.Width(e.Name))
+		value = max(value, text.Width(e.Value))
+	}
+	l.name = min(l.name, int(14*s.Text)) // longer names are shortened
+	l.column = l.swatch + l.gap + l.name
+	if value > 0 {
+		l.column += l.gap + value
+	}
+	return l
+}
+
+func (l *legend) size(rows int) image.Point {
+	cols := (len(l.entries) + rows - 1) / rows
+	return image.Pt(cols*(l.column+l.gap)+l.gap, rows*l.line+2*l.gap)
+}
+
+func (l *legend) draw(dst *image.RGBA, at image.Point, rows int) {
+	for i, e := range l.entries {
+		x := at.X + l.gap + i/rows*(l.column+l.gap)
+		y := at.Y + l.gap + i%rows*l.line
+		top := y + (l.text.Height()-l.swatch)/2
+		sw := image.Rect(x, top, x+l.swatch, top+l.swatch)
+		Fill(dst, sw, e.Color, 1)
+		Frame(dst, sw, 1, rule, 1)
+		x += l.swatch + l.gap
+		l.text.Draw(dst, image.Pt(x, y), l.text.Fit(e.Name, l.name), ink)
+		end := at.X + l.gap + i/rows*(l.column+l.gap) + l.column
+		l.text.Draw(dst, image.Pt(end-l.text.Width(e.Value), y), e.Value, faint)
+	}
+}

@@ -1,0 +1,115 @@
+package annotate
+
+import (
+	"image"
+	"image/color"
+	"image/draw"
+	"math"
+)
+
+// Scale holds the sizes, in pixels, at which things are drawn on a picture.
+type Scale struct {
+	Text      float64 // em size of the text
+	Thickness int     // width of a frame's lines
+	Pad       int     // room between text and the edge of its plate
+}
+
+// ScaleFor gives the sizes for a picture of w by h pixels: text of 11 pixels at
+// 200x150, 14 at 512x512, 29 at 2000x1500.
+func ScaleFor(w, h int) Scale {
+	side := math.Sqrt(float64(max(w, 1)) * float64(max(h, 1)))
+	return Scale{
+		Text:      max(11, math.Round(8+side*0.012)),
+		Thickness: max(1, int(math.Round(0.7+side*0.0025))),
+		Pad:       max(2, int(math.Round(side*0.003))),
+	}
+}
+
+// Opaque copies img into a new RGBA picture whose origin is (0, 0). Alpha is
+// dropped without blending, as Pillow's convert("RGB") does, so that the picture
+// is the one the model saw.
+func Opaque(img image.Image) *image.RGBA {
+	b := img.Bounds()
+	out := image.NewRGBA(image.Rect(0, 0, b.Dx(), b.Dy()))
+	if o, ok := img.(interface{ Opaque() bool }); ok && o.Opaque() {
+		draw.Draw(out, out.Rect, img, b.Min, draw.Src)
+		return out
+	}
+	for y := range b.Dy() {
+		row := out.Pix[y*out.Stride:]
+		for x := range b.Dx() {
+			c := color.NRGBAModel.Convert(img.At(b.Min.X+x, b.Min.Y+y)).(color.NRGBA)
+			row[4*x], row[4*x+1], row[4*x+2], row[4*x+3] = c.R, c.G, c.B, 255
+		}
+	}
+	return out
+}
+
+// Mix is one byte of Pillow's Image.blend: a + alpha*(b-a) in float32, truncated.
+// Alpha must be in [0, 1].
+func Mix(a, b uint8, alpha float32) uint8 {
+	// The conversion keeps the product from being fused with the sum.
+	return uint8(float32(a) + float32(alpha*float32(int(b)-int(a))))
+}
+
+// Blend mixes src into dst at the place at, where alpha is the share of src in
+// [0, 1]: Pillow's Image.blend. What lies outside dst is left out.
+func Blend(dst *image.RGBA, at image.Point, src *image.RGBA, alpha float32) {
+	r := image.Rectangle{Min: at, Max: at.Add(src.Rect.Size())}.Intersect(dst.Rect)
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		d := dst.Pix[dst.PixOffset(r.Min.X, y):dst.PixOffset(r.Max.X, y)]
+		s := src.Pix[src.PixOffset(src.Rect.Min.X+r.Min.X-at.X, src.Rect.Min.Y+y-at.Y):]
+		for i := 0; i < len(d); i += 4 {
+			d[i] = Mix(d[i], s[i], alpha)
+			d[i+1] = Mix(d[i+1], s[i+1], alpha)
+			d[i+2] = Mix(d[i+2], s[i+2], alpha)
+		}
+	}
+}
+
+// Fill paints the part of r that lies inside dst. Alpha is the colour's share in
+// [0, 1], 1 being solid.
+func Fill(dst *image.RGBA, r image.Rectangle, c color.RGBA, alpha float32) {
+	r = r.Intersect(dst.Rect)
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		d := dst.Pix[dst.PixOffset(r.Min.X, y):dst.PixOffset(r.Max.X, y)]
+		for i := 0; i < len(d); i += 4 {
+			d[i] = Mix(d[i], c.R, alpha)
+			d[i+1] = Mix(d[i+1], c.G, alpha)
+			d[i+2] = Mix(d[i+2], c.B, alpha)
+		}
+	}
+}
+
+// Frame draws the outline of r with lines of the given thickness, inwards from
+// r's edge. A rectangle too small for a hole is filled.
+func Frame(dst *image.RGBA, r image.Rectangle, thickness int, c color.RGBA, alpha float32) {
+	t := thickness
+	if 2*t >= r.Dx() || 2*t >= r.Dy() {
+		Fill(dst, r, c, alpha)
+		return
+	}
+	Fill(dst, image.Rect(r.Min.X, r.Min.Y, r.Max.X, r.Min.Y+t), c, alpha)
+	Fill(dst, image.Rect(r.Min.X, r.Max.Y-t, r.Max.X, r.Max.Y), c, alpha)
+	Fill(dst, image.Rect(r.Min.X, r.Min.Y+t, r.Min.X+t, r.Max.Y-t), c, alpha)
+	Fill(dst, image.Rect(r.Max.X-t, r.Min.Y+t, r.Max.X, r.Max.Y-t), c, alpha)
+}
+
+// Contrast gives black or white, whichever can be read better on c by WCAG's
+// contrast ratio; the ratio is at least 4.5.
+func Contrast(c color.RGBA) color.RGBA {
+	l := 0.2126*linear(c.R) + 0.7152*linear(c.G) + 0.0722*linear(c.B)
+	if (l+0.05)/0.05 >= 1.05/(l+0.05) {
+		return color.RGBA{A: 255}
+	}
+	return color.RGBA{R: 255, G: 255, B: 255, A: 255}
+}
+
+// linear is the sRGB transfer function, from a byte to light in [0, 1].
+func linear(v uint8) float64 {
+	s := float64(v) / 255
+	if s <= 0.04045 {
+		return s / 12.92
+	}
+	return math.Pow((s+0.055)/1.055, 2.4)
+}
