@@ -1,0 +1,214 @@
+// Lanes: permanent threads on which the calls run that open parallel regions.
+//
+// libgomp keeps a pool of threads for every thread that opened a parallel region, and goroutines wander
+// over many threads: without lanes 64 goroutines made 132 threads.
+#include "lane.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <ATen/Parallel.h>
+#include <dlfcn.h>
+#include <pthread.h>
+
+#include <string>
+
+namespace tv {
+namespace {
+
+// How long a lane and a caller spin before they sleep: waking a thread costs about 50 microseconds.
+constexpr auto kSpin = std::chrono::microseconds(20);
+
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+template <typename Ready>
+bool spin_until(Ready&& ready) {
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < 16; i++) {
+      if (ready()) return true;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+struct Job {
+  void (*fn)(void*);
+  void* arg;
+  std::atomic<bool> done{false};
+};
+
+// A symbol of a library that is already in the process: linking to libgomp or MKL could bring in a
+// second copy.
+template <typename F>
+F* symbol(const char* name) {
+  return reinterpret_cast<F*>(dlsym(RTLD_DEFAULT, name));
+}
+
+void set_mkl_threads(int n) {
+  // at::set_num_threads sets MKL's number for the whole process; lanes with different counts need
+  // their own.
+  static auto* set_local = symbol<int(int)>("MKL_Set_Num_Threads_Local");
+  if (set_local != nullptr) set_local(n);
+}
+
+class Lane {
+ public:
+  Lane(int index, int intra_threads) : intra_threads_(intra_threads) {
+    std::thread t([this] { loop(); });
+    // The kernel keeps 15 characters of a name.
+    pthread_setname_np(t.native_handle(), ("tv-lane-" + std::to_string(index)).substr(0, 15).c_str());
+    t.detach();
+  }
+
+  void run(Job& job) {
+    next_.store(&job, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst)) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      wake_.notify_one();
+    }
+    auto done = [&] { return job.done.load(std::memory_order_acquire); };
+    if (spin_until(done)) return;
+    std::unique_lock<std::mutex> lock(done_mutex_);
+    waiting_.store(true, std::memory_order_seq_cst);
+    done_wake_.wait(lock, [&] { return job.done.load(std::memory_order_seq_cst); });
+    waiting_.store(false, std::memory_order_relaxed);
+  }
+
+ private:
+  void loop() {
+    // The first get on a thread re-initialises from a value of the process, so it comes before the set.
+    at::get_num_threads();
+    at::set_num_threads(intra_threads_);
+    set_mkl_threads(intra_threads_);
+    for (;;) {
+      Job* job = take();
+      job->fn(job->arg);
+      job->done.store(true, std::memory_order_seq_cst);
+      // The job is gone from here on: its caller may have returned.
+      if (waiting_.load(std::memory_order_seq_cst)) {
+        std::lock_guard<std::mutex> lock(done_mutex_);
+        done_wake_.notify_one();
+      }
+    }
+  }
+
+  Job* take() {
+    Job* job = nullptr;
+    auto ready = [&] { return (job = next_.exchange(nullptr, std::memory_order_acquire)) != nullptr; };
+    if (spin_until(ready)) return job;
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleeping_.store(true, std::memory_order_seq_cst);
+    wake_.wait(lock, ready);
+    sleeping_.store(false, std::memory_order_relaxed);
+    return job;
+  }
+
+  const int intra_threads_;
+  std::atomic<Job*> next_{nullptr};
+  std::atomic<bool> sleeping_{false}, waiting_{false};
+  std::mutex mutex_, done_mutex_;
+  std::condition_variable wake_, done_wake_;
+};
+
+// Never destroyed: the threads use them until the process ends.
+std::vector<Lane*>* lanes() {
+  static auto* v = new std::vector<Lane*>();
+  return v;
+}
+std::mutex lanes_mutex;
+
+// Light calls run on threads of Go; one thread each, so that libgomp makes no pool for them.
+void one_thread_here() {
+  thread_local const bool once = [] {
+    at::get_num_threads();
+    static auto* omp = symbol<void(int)>("omp_set_num_threads");
+    if (omp != nullptr) omp(1);
+    set_mkl_threads(1);
+    return true;
+  }();
+  (void)once;
+}
+
+}  // namespace
+
+void run_on_lane(int32_t lane, void (*fn)(void*), void* arg) {
+  if (lane < 0) {
+    one_thread_here();
+    fn(arg);
+    return;
+  }
+  if (static_cast<size_t>(lane) >= lanes()->size())
+    throw Error(TV_INVALID_ARGUMENT,
+                "lane " + std::to_string(lane) + ": got no such lane, want one of " + std::to_string(lanes()->size()));
+  Job job{fn, arg};
+  (*lanes())[static_cast<size_t>(lane)]->run(job);
+}
+
+ModeGuard::ModeGuard(const tv_mode& mode) {
+  switch (mode.mode) {
+    case 0:
+      inference_.emplace();
+      break;
+    case 1:
+      grad_.emplace(false);
+      break;
+    case 2:
+      grad_.emplace(true);
+      break;
+    default:
+      throw Error(TV_INVALID_ARGUMENT, "mode: got " + std::to_string(mode.mode) + ", want 0, 1 or 2");
+  }
+  if (mode.autocast != 0) {
+    autocast_ = true;
+    cpu_was_ = at::autocast::is_autocast_enabled(at::kCPU);
+    cuda_was_ = at::autocast::is_autocast_enabled(at::kCUDA);
+    cpu_dtype_was_ = at::autocast::get_autocast_dtype(at::kCPU);
+    cuda_dtype_was_ = at::autocast::get_autocast_dtype(at::kCUDA);
+    const auto dtype = static_cast<at::ScalarType>(mode.autocast - 1);
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    at::autocast::set_autocast_enabled(at::kCUDA, true);
+    at::autocast::set_autocast_dtype(at::kCPU, dtype);
+    at::autocast::set_autocast_dtype(at::kCUDA, dtype);
+    at::autocast::increment_nesting();
+  }
+}
+
+ModeGuard::~ModeGuard() {
+  if (!autocast_) return;
+  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(at::kCPU, cpu_was_);
+  at::autocast::set_autocast_enabled(at::kCUDA, cuda_was_);
+  at::autocast::set_autocast_dtype(at::kCPU, cpu_dtype_was_);
+  at::autocast::set_autocast_dtype(at::kCUDA, cuda_dtype_was_);
+}
+
+}  // namespace tv
+
+extern "C" {
+
+tv_status* tv_lanes_start(const int32_t* intra_threads, int32_t n) {
+  return tv::guard([&] {
+    std::lock_guard<std::mutex> lock(tv::lanes_mutex);
+    if (!tv::lanes()->empty()) throw tv::Error(TV_INVALID_ARGUMENT, "lanes: started already");
+    for (int32_t i = 0; i < n; i++)
+      if (intra_threads[i] < 1) throw tv::Error(TV_INVALID_ARGUMENT, "lanes: intra-op threads must be 1 or more");
+    for (int32_t i = 0; i < n; i++) tv::lanes()->push_back(new tv::Lane(i, intra_threads[i]));
+  });
+}
+
+tv_status* tv_lane_threads(int32_t lane, int32_t* out) {
+  return tv::run(tv_mode{1, 0, lane}, [&] { *out = at::get_num_threads(); });
+}
+
+}  // extern "C"

@@ -1,0 +1,49 @@
+// Running a body on a lane, under a mode.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include <ATen/autocast_mode.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+
+#include "guard.h"
+
+namespace tv {
+
+// Sets what a call's tv_mode asks for on the running thread, and puts back what was there.
+class ModeGuard {
+ public:
+  explicit ModeGuard(const tv_mode& mode);
+  ~ModeGuard();
+  ModeGuard(const ModeGuard&) = delete;
+  ModeGuard& operator=(const ModeGuard&) = delete;
+
+ private:
+  std::optional<c10::InferenceMode> inference_;
+  std::optional<c10::AutoGradMode> grad_;
+  bool autocast_ = false;
+  bool cpu_was_ = false, cuda_was_ = false;
+  at::ScalarType cpu_dtype_was_, cuda_dtype_was_;
+};
+
+// Calls fn(arg) on that lane and waits; lane -1 is the calling thread.
+void run_on_lane(int32_t lane, void (*fn)(void*), void* arg);
+
+// Runs the body on the lane and under the mode; what it throws becomes the status.
+template <typename F>
+tv_status* run(const tv_mode& mode, F&& body) noexcept {
+  tv_status* status = nullptr;
+  auto task = [&] {
+    status = guard([&] {
+      ModeGuard g(mode);
+      body();
+    });
+  };
+  using Task = decltype(task);
+  tv_status* failed = guard([&] { run_on_lane(mode.lane, [](void* p) { (*static_cast<Task*>(p))(); }, &task); });
+  return failed != nullptr ? failed : status;
+}
+
+}  // namespace tv

@@ -1,0 +1,237 @@
+// The C interface between Go and libtorch. Plain C: no torch header is included here.
+//
+// Rules that hold for every function:
+//  - A function that can fail returns an owned tv_status*: NULL means success. Results go through the
+//    out-parameters behind it, which are untouched on failure. Free a status with tv_status_free.
+//  - Handles that a function returns are owned by the caller; each kind has its own free function, and
+//    freeing NULL is allowed. Inputs are borrowed for the length of the call unless it says otherwise.
+//  - Text goes in as a pointer and a length, because Go strings do not end with a zero.
+//  - No mode, error or thread setting outlives a call. C never calls Go.
+#ifndef TORCHVIT_SHIM_H
+#define TORCHVIT_SHIM_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifdef TV_BUILD
+#define TV_API __attribute__((visibility("default")))
+#else
+#define TV_API
+#endif
+
+typedef struct tv_status tv_status;
+typedef struct tv_tensor tv_tensor;
+typedef struct tv_values tv_values;
+typedef struct tv_module tv_module;
+typedef struct tv_operator tv_operator;
+typedef struct tv_buffer tv_buffer;
+
+// Codes of a status. Go maps each to a sentinel error.
+enum {
+  TV_INVALID_ARGUMENT = 1,
+  TV_SHAPE = 2,
+  TV_DTYPE = 3,
+  TV_DEVICE = 4,
+  TV_OUT_OF_MEMORY = 5,
+  TV_IO = 6,
+  TV_NOT_FOUND = 7,
+  TV_VALUE = 8,
+  TV_UNSUPPORTED = 9,
+  TV_SCRIPT = 10,
+  TV_RUNTIME = 11,
+};
+
+// Kinds of a tv_node.
+enum {
+  TV_NONE = 0,
+  TV_TENSOR = 1,
+  TV_BOOL = 2,
+  TV_INT = 3,
+  TV_FLOAT = 4,
+  TV_STRING = 5,
+  TV_TUPLE = 6,
+  TV_LIST = 7,
+  TV_DICT = 8,
+};
+
+// A value of TorchScript is an array of nodes in pre-order: a tuple or list is followed by `count`
+// values, a dict by `count` pairs of key and value. A string is text[i : i+count] of the text that
+// travels with the nodes. In a list that comes out, `i` is the kind of its elements (-1: mixed).
+// Tensors that go in are borrowed; tensors that come out are owned by the caller.
+typedef struct {
+  int32_t kind;
+  int32_t count;
+  int64_t i;
+  double f;
+  tv_tensor* tensor;
+} tv_node;
+
+// How a call runs. mode: 0 inference, 1 no_grad, 2 grad. autocast: 0 off, else a dtype code.
+// lane: the permanent thread that runs it, or -1 for the calling thread, where libtorch then opens no
+// parallel region.
+typedef struct {
+  int32_t mode;
+  int32_t autocast;
+  int32_t lane;
+} tv_mode;
+
+enum { TV_MAX_DIMS = 16 };
+
+// All metadata of a tensor. dtype is c10::ScalarType plus one. device_type is c10::DeviceType
+// (0 CPU, 1 CUDA). data is NULL for tensors without strided storage.
+typedef struct {
+  int32_t dtype;
+  int32_t device_type;
+  int32_t device_index;
+  int32_t ndim;
+  int64_t numel;
+  int64_t itemsize;
+  int64_t storage_offset;
+  void* data;
+  uint8_t defined;
+  uint8_t contiguous;
+  uint8_t requires_grad;
+  uint8_t inference;
+  uint8_t strided;
+  int64_t sizes[TV_MAX_DIMS];
+  int64_t strides[TV_MAX_DIMS];
+} tv_meta;
+
+// --- status ---------------------------------------------------------------------------------------
+
+// The text pointers live as long as the status. message is one line, detail the full libtorch text.
+TV_API void tv_status_read(const tv_status* s, int32_t* code, const char** message, int64_t* message_len,
+                           const char** detail, int64_t* detail_len);
+TV_API void tv_status_free(tv_status* s);
+
+// --- runtime --------------------------------------------------------------------------------------
+
+// The hash of this header that the shim was compiled with: the version handshake.
+TV_API uint64_t tv_abi_hash(void);
+// JSON with torch's version, build configuration, CPU capability and parallel information.
+TV_API tv_status* tv_build_info(tv_buffer** out);
+// Counts of live objects: tensors, values, modules, statuses, pins, buffers.
+TV_API void tv_live_counts(int64_t out[6]);
+// Address of the number of pins that were released and not yet drained. Go reads it without a call.
+TV_API const int64_t* tv_pins_pending(void);
+// Takes up to cap tokens of released pins.
+TV_API int64_t tv_pins_drain(uint64_t* tokens, int64_t cap);
+// Sets the seed of every generator, as torch.manual_seed does.
+TV_API tv_status* tv_manual_seed(uint64_t seed);
+// Flags of at::globalContext: deterministic algorithms, TF32 in matmul and in cuDNN, cuDNN benchmark.
+// -1 leaves a flag as it is.
+TV_API tv_status* tv_set_flags(int32_t deterministic, int32_t tf32_matmul, int32_t tf32_cudnn,
+                               int32_t cudnn_benchmark);
+// TorchScript executor switches of the process: profiling mode and graph optimisation; -1 leaves one.
+TV_API tv_status* tv_set_executor(int32_t profiling, int32_t optimize);
+// Loads a library of operators, for example torchvision's. The library stays loaded.
+TV_API tv_status* tv_library_load(const char* path, int64_t path_len);
+
+// --- lanes ----------------------------------------------------------------------------------------
+
+// Starts n permanent threads; thread i uses intra_threads[i] intra-op threads. Once per process.
+TV_API tv_status* tv_lanes_start(const int32_t* intra_threads, int32_t n);
+// What at::get_num_threads answers on that lane (on the calling thread for lane -1).
+TV_API tv_status* tv_lane_threads(int32_t lane, int32_t* out);
+
+// --- buffers: bytes owned by C --------------------------------------------------------------------
+
+TV_API void tv_buffer_read(const tv_buffer* b, const void** data, int64_t* len);
+TV_API void tv_buffer_free(tv_buffer* b);
+
+// --- tensors --------------------------------------------------------------------------------------
+
+// Wraps at::from_blob over memory of the caller. The tensor owns `token`: when libtorch drops the last
+// reference to the memory, the token can be drained. strides may be NULL (row-major).
+TV_API tv_status* tv_tensor_from_blob(void* data, const int64_t* sizes, const int64_t* strides, int32_t ndim,
+                                      int32_t dtype, uint64_t token, tv_tensor** out);
+// Wraps at::empty. pinned asks for page-locked memory (CPU only, needs CUDA).
+TV_API tv_status* tv_tensor_empty(const int64_t* sizes, int32_t ndim, int32_t dtype, int32_t device_type,
+                                  int32_t device_index, int32_t pinned, tv_tensor** out);
+TV_API void tv_tensor_free(tv_tensor* t);
+TV_API tv_status* tv_tensor_meta(const tv_tensor* t, tv_meta* out);
+// Another handle to the same tensor.
+TV_API tv_status* tv_tensor_alias(const tv_tensor* t, tv_tensor** out);
+// Wraps Tensor.to; dtype 0 and device_type -1 leave them as they are.
+TV_API tv_status* tv_tensor_to(const tv_tensor* t, int32_t dtype, int32_t device_type, int32_t device_index,
+                               int32_t non_blocking, int32_t copy, tv_mode mode, tv_tensor** out);
+TV_API tv_status* tv_tensor_contiguous(const tv_tensor* t, tv_mode mode, tv_tensor** out);
+TV_API tv_status* tv_tensor_clone(const tv_tensor* t, tv_mode mode, tv_tensor** out);
+// Wraps torch.equal: same shape and same values (NaN differs from itself).
+TV_API tv_status* tv_tensor_equal(const tv_tensor* a, const tv_tensor* b, tv_mode mode, int32_t* out);
+// Copies src into dst, which keeps its dtype and device: Tensor.copy_.
+TV_API tv_status* tv_tensor_copy(tv_tensor* dst, const tv_tensor* src, int32_t non_blocking, tv_mode mode);
+// DLPack: *out is a DLManagedTensor* that owns a reference; call its deleter when done.
+TV_API tv_status* tv_tensor_to_dlpack(const tv_tensor* t, void** out);
+// Takes over a DLManagedTensor*; its deleter runs when the tensor's memory is dropped.
+TV_API tv_status* tv_tensor_from_dlpack(void* managed, tv_tensor** out);
+// Calls the deleter of a DLManagedTensor* that nobody took.
+TV_API void tv_dlpack_free(void* managed);
+
+// --- values ---------------------------------------------------------------------------------------
+
+// Results that are not one plain node. Reading takes the tensors out: after it they belong to the
+// caller, and freeing the values frees only tensors that were not taken.
+TV_API void tv_values_read(tv_values* v, const tv_node** nodes, int64_t* count, const char** text,
+                           int64_t* text_len);
+TV_API void tv_values_free(tv_values* v);
+
+// --- operators ------------------------------------------------------------------------------------
+
+// Finds the operators of a qualified name ("aten::softmax", or "aten::softmax.int" for one overload).
+// The handle lives as long as the process.
+TV_API tv_status* tv_operator_find(const char* name, int64_t name_len, tv_operator** out);
+// The schemas of all overloads, one a line.
+TV_API tv_status* tv_operator_schemas(const tv_operator* op, tv_buffer** out);
+// Calls the overload that fits: nargs positional values and then nkwargs pairs of name and value. A
+// result of one plain node goes to *out and *more is NULL; any other goes to *more.
+TV_API tv_status* tv_operator_call(const tv_operator* op, const tv_node* nodes, int32_t nodes_len, int32_t nargs,
+                                   int32_t nkwargs, const char* text, int64_t text_len, tv_mode mode, tv_node* out,
+                                   tv_values** more);
+
+// --- modules --------------------------------------------------------------------------------------
+
+// Wraps torch::jit::load from a file (path) or from memory (data, when path is NULL).
+// extra lists names of extra files (nodes: one list of strings); what was found is a dict in *found.
+TV_API tv_status* tv_module_load(const char* path, int64_t path_len, const void* data, int64_t data_len,
+                                 int32_t device_type, int32_t device_index, const tv_node* extra, int32_t extra_len,
+                                 const char* text, int64_t text_len, tv_values** found, tv_module** out);
+TV_API void tv_module_free(tv_module* m);
+// A list of methods, each a tuple (name, schema, stateful, code), a list of attributes, each a tuple
+// (name, type), and the training flag, as one tuple. The index of a method is its place in the list.
+TV_API tv_status* tv_module_describe(tv_module* m, tv_values** out);
+// Runs a method by its index.
+TV_API tv_status* tv_module_call(tv_module* m, int32_t method, const tv_node* nodes, int32_t nodes_len,
+                                 int32_t nargs, const char* text, int64_t text_len, tv_mode mode, tv_node* out,
+                                 tv_values** more);
+// Parameters (which = 0) or buffers (which = 1): a dict from name to tensor, which share the memory.
+TV_API tv_status* tv_module_tensors(tv_module* m, int32_t which, tv_values** out);
+TV_API tv_status* tv_module_get_attribute(tv_module* m, const char* name, int64_t name_len, tv_values** out);
+TV_API tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_t name_len, const tv_node* nodes,
+                                          int32_t nodes_len, const char* text, int64_t text_len);
+TV_API tv_status* tv_module_train(tv_module* m, int32_t on);
+// Moves parameters and buffers in place; dtype 0 and device_type -1 leave them as they are.
+TV_API tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode);
+// A copy with its own parameters, buffers and attributes.
+TV_API tv_status* tv_module_clone(tv_module* m, tv_module** out);
+// Serialises the module with extra files (nodes: one dict of strings).
+TV_API tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text,
+                                 int64_t text_len, tv_buffer** out);
+
+// --- image kernels (no torch in them) -------------------------------------------------------------
+
+// --- for measurements -----------------------------------------------------------------------------
+
+// Runs the method n times from C++ on a tensor and gives the seconds: what a call costs without Go.
+TV_API tv_status* tv_bench_module_call(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, int64_t n,
+                                       double* seconds);
+TV_API tv_status* tv_bench_operator_call(const tv_operator* op, const tv_tensor* input, tv_mode mode, int64_t n,
+                                         double* seconds);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
