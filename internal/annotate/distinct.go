@@ -20,7 +20,8 @@ func Distinct(i int) color.RGBA {
 
 // distinct picks, one after the other, the colour that is farthest from all that
 // were picked before, in OKLab, where distance is near to what the eye sees.
-// Dark, pale and grey colours are left out, because a photo is full of them.
+// Dark, pale and grey colours are left out, because a photo is full of them, and
+// glaring ones.
 var distinct = sync.OnceValue(func() []color.RGBA {
 	type candidate struct {
 		rgb     color.RGBA
@@ -34,14 +35,14 @@ var distinct = sync.OnceValue(func() []color.RGBA {
 				c := color.RGBA{R: uint8(r), G: uint8(g), B: uint8(b), A: 255}
 				lab := oklab(c)
 				chroma := math.Hypot(lab[1], lab[2])
-				if lab[0] >= 0.45 && lab[0] <= 0.93 && chroma >= 0.09 {
+				if lab[0] >= 0.55 && lab[0] <= 0.9 && chroma >= 0.12 && chroma <= 0.25 {
 					all = append(all, candidate{c, lab, math.Inf(1)})
 				}
 			}
 		}
 	}
 	list := make([]color.RGBA, 0, 256)
-	pick := color.RGBA{R: 255, G: 60, B: 45, A: 255}
+	pick := color.RGBA{R: 240, G: 60, B: 45, A: 255}
 	for len(list) < 256 {
 		list = append(list, pick)
 		lab := oklab(pick)

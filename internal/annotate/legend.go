@@ -7,6 +7,7 @@ import (
 )
 
 // Entry is one line of a legend: a swatch, a name, and a value at the line's end.
+// The swatch is empty where the colour has no alpha.
 type Entry struct {
 	Color color.RGBA
 	Name  string
@@ -37,9 +38,9 @@ func WithLegend(img *image.RGBA, entries []Entry, ttf []byte) (*image.RGBA, erro
 
 	// At the right, columns are as long as the picture is high; below, there are as
 	// many as its width holds.
-	rightRows := min(max(1, (h-2*l.gap)/l.line), len(entries))
+	rightRows := balance(max(1, (h-2*l.gap)/l.line), len(entries))
 	right := l.size(rightRows)
-	belowCols := min(max(1, (w-l.gap)/(l.column+l.gap)), len(entries))
+	belowCols := max(1, w/(l.column+2*l.gap))
 	belowRows := (len(entries) + belowCols - 1) / belowCols
 	below := l.size(belowRows)
 
@@ -79,22 +80,31 @@ func newLegend(text *Text, s Scale, entries []Entry) *legend {
 	return l
 }
 
+// balance gives the rows for n entries in columns of at most most rows, with the
+// entries spread evenly.
+func balance(most, n int) int {
+	cols := (n + most - 1) / most
+	return (n + cols - 1) / cols
+}
+
 func (l *legend) size(rows int) image.Point {
 	cols := (len(l.entries) + rows - 1) / rows
-	return image.Pt(cols*(l.column+l.gap)+l.gap, rows*l.line+2*l.gap)
+	return image.Pt(cols*(l.column+2*l.gap), rows*l.line+2*l.gap)
 }
 
 func (l *legend) draw(dst *image.RGBA, at image.Point, rows int) {
 	for i, e := range l.entries {
-		x := at.X + l.gap + i/rows*(l.column+l.gap)
+		x := at.X + l.gap + i/rows*(l.column+2*l.gap)
+		end := x + l.column
 		y := at.Y + l.gap + i%rows*l.line
 		top := y + (l.text.Height()-l.swatch)/2
 		sw := image.Rect(x, top, x+l.swatch, top+l.swatch)
-		Fill(dst, sw, e.Color, 1)
+		if e.Color.A != 0 {
+			Fill(dst, sw, e.Color, 1)
+		}
 		Frame(dst, sw, 1, rule, 1)
 		x += l.swatch + l.gap
 		l.text.Draw(dst, image.Pt(x, y), l.text.Fit(e.Name, l.name), ink)
-		end := at.X + l.gap + i/rows*(l.column+l.gap) + l.column
 		l.text.Draw(dst, image.Pt(end-l.text.Width(e.Value), y), e.Value, faint)
 	}
 }

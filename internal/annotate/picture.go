@@ -15,11 +15,11 @@ type Scale struct {
 }
 
 // ScaleFor gives the sizes for a picture of w by h pixels: text of 11 pixels at
-// 200x150, 14 at 512x512, 29 at 2000x1500.
+// 200x150, 15 at 512x512, 31 at 2000x1500.
 func ScaleFor(w, h int) Scale {
 	side := math.Sqrt(float64(max(w, 1)) * float64(max(h, 1)))
 	return Scale{
-		Text:      max(11, math.Round(8+side*0.012)),
+		Text:      max(11, math.Round(8+side*0.013)),
 		Thickness: max(1, int(math.Round(0.7+side*0.0025))),
 		Pad:       max(2, int(math.Round(side*0.003))),
 	}
@@ -68,7 +68,7 @@ func Blend(dst *image.RGBA, at image.Point, src *image.RGBA, alpha float32) {
 }
 
 // Fill paints the part of r that lies inside dst. Alpha is the colour's share in
-// [0, 1], 1 being solid.
+// [0, 1], 1 being solid; the pixels are opaque afterwards.
 func Fill(dst *image.RGBA, r image.Rectangle, c color.RGBA, alpha float32) {
 	r = r.Intersect(dst.Rect)
 	for y := r.Min.Y; y < r.Max.Y; y++ {
@@ -77,6 +77,7 @@ func Fill(dst *image.RGBA, r image.Rectangle, c color.RGBA, alpha float32) {
 			d[i] = Mix(d[i], c.R, alpha)
 			d[i+1] = Mix(d[i+1], c.G, alpha)
 			d[i+2] = Mix(d[i+2], c.B, alpha)
+			d[i+3] = 255
 		}
 	}
 }
@@ -95,11 +96,11 @@ func Frame(dst *image.RGBA, r image.Rectangle, thickness int, c color.RGBA, alph
 	Fill(dst, image.Rect(r.Max.X-t, r.Min.Y+t, r.Max.X, r.Max.Y-t), c, alpha)
 }
 
-// Contrast gives black or white, whichever can be read better on c by WCAG's
-// contrast ratio; the ratio is at least 4.5.
+// Contrast gives black or white, for text on c: white up to a luminance of 0.25,
+// somewhat beyond the point where WCAG's contrast ratios are equal, because bold
+// white is easier to read on strong colours. The ratio is at least 3.5.
 func Contrast(c color.RGBA) color.RGBA {
-	l := 0.2126*linear(c.R) + 0.7152*linear(c.G) + 0.0722*linear(c.B)
-	if (l+0.05)/0.05 >= 1.05/(l+0.05) {
+	if 0.2126*linear(c.R)+0.7152*linear(c.G)+0.0722*linear(c.B) > 0.25 {
 		return color.RGBA{A: 255}
 	}
 	return color.RGBA{R: 255, G: 255, B: 255, A: 255}

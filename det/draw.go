@@ -1,0 +1,170 @@
+package det
+
+import (
+	"cmp"
+	"fmt"
+	"image"
+	"image/color"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/torchvit/torchvit/internal/annotate"
+)
+
+// DrawOptions says how detections are drawn. The zero value works.
+type DrawOptions struct {
+	// Thickness of the lines and TextSize (em), both in pixels; 0 means that they
+	// follow the photo's size.
+	Thickness int
+	TextSize  float64
+	// Palette holds the colours, red, green and blue, by label id, starting again
+	// at its end; nil means 256 distinct ones.
+	Palette [][3]uint8
+	// NoLabels and NoScores leave those out of the plates; without both there are
+	// no plates.
+	NoLabels, NoScores bool
+	// Font is a TrueType or OpenType file's bytes for the labels; nil means the Go
+	// font, which covers Latin, Greek and Cyrillic.
+	Font []byte
+}
+
+// crowded is the share of a plate, or of one with a higher score, that may be
+// covered before the plate is left out. It lets edges touch.
+const crowded = 0.06
+
+// Draw draws the detections on the photo, which is not changed; the picture is new,
+// of the same size, and without alpha. Boxes are coloured by label id, those with
+// low scores first, so that those with high scores lie on top. The plate with label
+// and score stands above its box, or where it would leave the picture or cover
+// another, inside or below it. In a crowd the plate with the lower score is left
+// out; its box is still drawn. Boxes that are empty, not finite or outside the photo
+// are left out.
+//
+// The only error is that of a Font that cannot be read.
+func Draw(photo image.Image, dets []Detection, opts DrawOptions) (*image.RGBA, error) {
+	out := annotate.Opaque(photo)
+	w, h := out.Rect.Dx(), out.Rect.Dy()
+	scale := annotate.ScaleFor(w, h)
+	if opts.Thickness > 0 {
+		scale.Thickness = opts.Thickness
+	}
+	if opts.TextSize > 0 {
+		scale.Text = opts.TextSize
+	}
+	text, err := annotate.NewText(scale.Text, true, opts.Font)
+	if err != nil {
+		return nil, fmt.Errorf("det: %w", err)
+	}
+
+	type item struct {
+		Detection
+		frame image.Rectangle
+		color color.RGBA
+	}
+	var items []item
+	for _, d := range dets {
+		b := d.Box.Clip(w, h)
+		if b.Empty() {
+			continue
+		}
+		items = append(items, item{d, frame(b, scale.Thickness, out.Rect), opts.color(d.LabelID)})
+	}
+	slices.SortStableFunc(items, func(a, b item) int { return cmp.Compare(b.Score, a.Score) })
+
+	for _, it := range slices.Backward(items) {
+		// A dark rim parts the line from a background of the same colour.
+		annotate.Frame(out, it.frame.Inset(-1), 1, color.RGBA{A: 255}, 0.45)
+		annotate.Frame(out, it.frame.Inset(scale.Thickness), 1, color.RGBA{A: 255}, 0.45)
+		annotate.Frame(out, it.frame, scale.Thickness, it.color, 1)
+	}
+
+	// The highest scores choose their places first and are painted last.
+	type plate struct {
+		place image.Rectangle
+		text  string
+		color color.RGBA
+	}
+	var plates []plate
+	placer := annotate.Placer{Bounds: out.Rect}
+	for _, it := range items {
+		s := text.Fit(opts.caption(it.Detection), w-2*scale.Pad)
+		if s == "" {
+			continue
+		}
+		size := text.PlateSize(s, scale.Pad)
+		place, covered := placer.Place(size, corners(it.frame, size, scale.Thickness)...)
+		if covered > crowded {
+			continue
+		}
+		placer.Take(place)
+		plates = append(plates, plate{place, s, it.color})
+	}
+	for _, p := range slices.Backward(plates) {
+		text.DrawPlate(out, p.place, scale.Pad, p.text, p.color)
+	}
+	return out, nil
+}
+
+// frame gives the pixels of a box's outline, whose lines lie on the box's edges.
+func frame(b Box, thickness int, bounds image.Rectangle) image.Rectangle {
+	r := image.Rect(round(b.X1), round(b.Y1), round(b.X2), round(b.Y2))
+	r = r.Inset(-(thickness / 2))
+	// At least one pixel of it is in the picture.
+	r.Min.X, r.Min.Y = min(r.Min.X, bounds.Max.X-1), min(r.Min.Y, bounds.Max.Y-1)
+	r.Max.X, r.Max.Y = max(r.Max.X, r.Min.X+1), max(r.Max.Y, r.Min.Y+1)
+	return r.Intersect(bounds)
+}
+
+func round(v float32) int { return int(math.Round(float64(v))) }
+
+// corners lists where the top left of a plate may be, the best first: above the
+// box, in its corners, below it, then further down inside.
+func corners(f image.Rectangle, size image.Point, t int) []image.Point {
+	left, right := f.Min.X, f.Max.X-size.X
+	above, below := f.Min.Y-size.Y, f.Max.Y
+	top, bottom := f.Min.Y+t, f.Max.Y-t-size.Y
+	list := []image.Point{}
+	if above >= 0 {
+		list = append(list, image.Pt(left, above))
+	}
+	list = append(list,
+		image.Pt(left, top), image.Pt(right, top), image.Pt(right, above),
+		image.Pt(left, bottom), image.Pt(right, bottom),
+		image.Pt(left, below), image.Pt(right, below),
+	)
+	for y := top + size.Y; y < bottom; y += size.Y {
+		list = append(list, image.Pt(left, y), image.Pt(right, y))
+	}
+	return list
+}
+
+func (o DrawOptions) color(id int) color.RGBA {
+	if len(o.Palette) == 0 {
+		return annotate.Distinct(id)
+	}
+	i := id % len(o.Palette)
+	if i < 0 {
+		i += len(o.Palette)
+	}
+	c := o.Palette[i]
+	return color.RGBA{R: c[0], G: c[1], B: c[2], A: 255}
+}
+
+// caption is the plate's text: "cat 0.93".
+func (o DrawOptions) caption(d Detection) string {
+	label := d.Label
+	if label == "" {
+		label = strconv.Itoa(d.LabelID)
+	}
+	score := strconv.FormatFloat(float64(d.Score), 'f', 2, 32)
+	switch {
+	case o.NoLabels && o.NoScores:
+		return ""
+	case o.NoLabels:
+		return score
+	case o.NoScores:
+		return label
+	}
+	return label + " " + score
+}

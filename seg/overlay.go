@@ -1,0 +1,128 @@
+package seg
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"image"
+	"slices"
+	"strconv"
+
+	"github.com/torchvit/torchvit/internal/annotate"
+)
+
+// ErrAlpha says that an overlay's share is not in [0, 1].
+var ErrAlpha = errors.New("alpha is not in [0, 1]")
+
+// DefaultAlpha is the classes' share of an overlay where the options give none.
+const DefaultAlpha = 0.5
+
+// OverlayOptions says how a class map is drawn over a photo. The zero value works.
+type OverlayOptions struct {
+	// Alpha is the share of the class's colour in a pixel, in (0, 1]; 0 means
+	// DefaultAlpha.
+	Alpha float64
+	// Palette holds the classes' colours; nil means DistinctPalette(256).
+	Palette Palette
+	// Labels holds the classes' names for the legend. A class without one is shown
+	// by its id.
+	Labels []string
+	// Transparent lists classes that are not painted, as the background. They
+	// still stand in the legend, with their share and an empty swatch.
+	Transparent []uint8
+	// NoLegend leaves the legend out, so that the picture has the photo's size.
+	NoLegend bool
+	// Font is a TrueType or OpenType file's bytes for the legend's text; nil means
+	// the Go font, which covers Latin, Greek and Cyrillic.
+	Font []byte
+}
+
+// Overlay draws a class map over its photo, which must have the same size, and puts
+// a legend beside or below it: the classes that are present, the largest first, and
+// their share of the pixels. The photo, whose alpha is dropped, is not changed; the
+// picture is new.
+//
+// The blend is Pillow's Image.blend(photo, colours, alpha), the one that Segmenter
+// uses: photo + alpha*(colour-photo) in float32, truncated to uint8. (torchvision's
+// draw_segmentation_masks gives the same at 0.5; elsewhere it can be one less.)
+//
+// Errors: [ErrSize], [ErrAlpha].
+func Overlay(photo image.Image, m *ClassMap, opts OverlayOptions) (*image.RGBA, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	if s := photo.Bounds().Size(); s.X != m.Width || s.Y != m.Height {
+		return nil, fmt.Errorf("seg: %w: photo of %dx%d, class map of %dx%d", ErrSize, s.X, s.Y, m.Width, m.Height)
+	}
+	alpha := float32(opts.Alpha)
+	if opts.Alpha == 0 {
+		alpha = DefaultAlpha
+	}
+	if !(alpha > 0 && alpha <= 1) {
+		return nil, fmt.Errorf("seg: %w: got %v", ErrAlpha, opts.Alpha)
+	}
+	palette := opts.Palette
+	if palette == nil {
+		palette = DistinctPalette(256)
+	}
+
+	out := annotate.Opaque(photo)
+	colors := [256][3]uint8{}
+	for id := range colors {
+		c := palette.Color(uint8(id))
+		colors[id] = [3]uint8{c.R, c.G, c.B}
+	}
+	hidden := [256]bool{}
+	for _, id := range opts.Transparent {
+		hidden[id] = true
+	}
+	for i, id := range m.Classes {
+		if hidden[id] {
+			continue
+		}
+		// The picture has no padding between rows.
+		p, c := out.Pix[4*i:4*i+3:4*i+3], &colors[id]
+		p[0] = annotate.Mix(p[0], c[0], alpha)
+		p[1] = annotate.Mix(p[1], c[1], alpha)
+		p[2] = annotate.Mix(p[2], c[2], alpha)
+	}
+	if opts.NoLegend {
+		return out, nil
+	}
+	legend, err := annotate.WithLegend(out, legendEntries(m, palette, opts.Labels, hidden), opts.Font)
+	if err != nil {
+		return nil, fmt.Errorf("seg: legend: %w", err)
+	}
+	return legend, nil
+}
+
+func legendEntries(m *ClassMap, p Palette, labels []string, hidden [256]bool) []annotate.Entry {
+	counts := m.Counts()
+	var ids []int
+	for id, n := range counts {
+		if n > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortStableFunc(ids, func(a, b int) int { return cmp.Compare(counts[b], counts[a]) })
+	entries := make([]annotate.Entry, len(ids))
+	for i, id := range ids {
+		name := strconv.Itoa(id)
+		if id < len(labels) && labels[id] != "" {
+			name = labels[id]
+		}
+		entries[i] = annotate.Entry{Name: name, Value: percent(float64(counts[id]) / float64(len(m.Classes)))}
+		if !hidden[id] {
+			entries[i].Color = p.Color(uint8(id))
+		}
+	}
+	return entries
+}
+
+// percent writes a share so that a class that is there never reads 0 %.
+func percent(share float64) string {
+	if p := 100 * share; p >= 0.05 {
+		return strconv.FormatFloat(p, 'f', 1, 64) + " %"
+	}
+	return "<0.1 %"
+}
