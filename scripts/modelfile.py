@@ -1,0 +1,257 @@
+"""Model files: TorchScript with torchvit.json and torchvit.reference.npz inside.
+
+``write`` scripts a model, computes the reference with ``torch.jit.load`` of the saved
+file and writes the finished file whole or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import preprocess
+
+# TorchScript's deprecation is known; scripted Faster R-CNN tells its return type each time.
+warnings.filterwarnings("ignore", category=FutureWarning)
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+warnings.filterwarnings("ignore", message="RCNN always returns")
+
+METADATA = "torchvit.json"
+REFERENCE = "torchvit.reference.npz"
+FORMAT = 1
+WARMUP = 3  # the profiling executor settles within the first runs
+REFERENCE_BYTES = 3_000_000
+
+Value = Any
+
+
+def load(
+    path: str | Path, device: str = "cpu"
+) -> tuple[torch.jit.ScriptModule, dict[str, Any], dict[str, np.ndarray]]:
+    """Loads a model file; returns the module, its metadata ({} if absent) and reference."""
+    import torchvision  # noqa: F401  registers the operators that detection files use
+
+    extra = {METADATA: "", REFERENCE: ""}
+    module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+    metadata = json.loads(extra[METADATA]) if extra[METADATA] else {}
+    arrays: dict[str, np.ndarray] = {}
+    if extra[REFERENCE]:
+        with np.load(io.BytesIO(as_bytes(extra[REFERENCE]))) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    return module, metadata, arrays
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    """torch.jit.load hands extra files out as bytes, or as text where they are UTF-8."""
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """A tensor as npy can hold it: bfloat16 becomes float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+
+
+def flatten(value: Value, name: str = "out") -> dict[str, np.ndarray]:
+    """Names the tensors of a value by their place: out, out.0, out.1.0.boxes."""
+    if isinstance(value, Tensor):
+        return {name: to_array(value)}
+    arrays: dict[str, np.ndarray] = {}
+    if isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            arrays.update(flatten(item, f"{name}.{i}"))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            arrays.update(flatten(item, f"{name}.{key}"))
+    elif isinstance(value, bool):
+        arrays[name] = np.array(value)
+    elif isinstance(value, int):
+        arrays[name] = np.array(value, np.int64)
+    elif isinstance(value, float):
+        arrays[name] = np.array(value, np.float64)
+    elif value is not None:
+        raise TypeError(f"{name}: got a {type(value).__name__}, want tensors and numbers")
+    return arrays
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """A contiguous copy in memory that torch allocated, which is aligned to 64 bytes."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+
+
+def run(module: nn.Module, method: str, args: list[Value], warmup: int = WARMUP) -> Value:
+    """Calls a method under inference mode after warm-up runs; returns the last answer."""
+    call = getattr(module, method)
+    with torch.inference_mode():
+        for _ in range(warmup):
+            call(*args)
+        return call(*args)
+
+
+def cpu_vendor() -> str:
+    """vendor_id of /proc/cpuinfo, or an empty string."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("vendor_id"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return ""
+
+
+def noise(shape: list[int], seed: int) -> Tensor:
+    """A seeded tensor in -2..2 with 64 levels, so that it compresses well."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-32, 32, shape, generator=generator).float() / 16
+
+
+class Reference:
+    """Collects calls and their answers for one module."""
+
+    def __init__(self, module: torch.jit.ScriptModule, spec: dict[str, Any], task: str) -> None:
+        self.module, self.spec, self.task = module, spec, task
+        self.arrays: dict[str, np.ndarray] = {}
+        self.calls: list[dict[str, Any]] = []
+
+    def size(self) -> int:
+        """Bytes of the archive that the arrays would make."""
+        return len(npz(self.arrays))
+
+    def add(self, method: str, *inputs: Value, limit: int = REFERENCE_BYTES) -> bool:
+        """Adds one call, unless the archive would grow past limit.
+
+        inputs: a tensor, a list of tensors, an int, a list of ints, or the bytes of an
+        encoded image, which goes through the model's own preprocess.
+        """
+        prefix = f"c{len(self.calls)}"
+        args: list[Value] = []
+        described: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
+        for i, value in enumerate(inputs):
+            if isinstance(value, bytes):
+                name = f"{prefix}.image"
+                tensor, _ = preprocess.load_tensor(value, self.spec)
+                args.append([tensor] if self.task == "detection" else aligned(tensor[None]))
+                arrays[name] = np.frombuffer(value, np.uint8)
+                described.append({"image": name})
+            elif isinstance(value, Tensor):
+                name = f"{prefix}.in{i}"
+                args.append(aligned(value))
+                arrays[name] = to_array(value)
+                described.append({"tensor": name})
+            elif isinstance(value, list) and value and isinstance(value[0], Tensor):
+                names = [f"{prefix}.in{i}.{j}" for j in range(len(value))]
+                args.append([aligned(item) for item in value])
+                arrays.update(zip(names, map(to_array, value)))
+                described.append({"tensors": names})
+            elif isinstance(value, list):
+                args.append(value)
+                described.append({"ints": value})
+            else:
+                args.append(value)
+                described.append({"int": int(value)})
+        outputs = flatten(run(self.module, method, args))
+        if not outputs or not any(a.size and np.any(a != 0) for a in outputs.values()):
+            raise ValueError(f"{method}: the answer is empty or all zeros, no reference")
+        named = {f"{prefix}.{name}": array for name, array in outputs.items()}
+        if len(npz({**self.arrays, **arrays, **named})) > limit:
+            return False
+        self.arrays.update(arrays)
+        self.arrays.update(named)
+        self.calls.append({"method": method, "inputs": described, "outputs": list(outputs)})
+        return True
+
+    def describe(self) -> dict[str, Any]:
+        """The "reference" part of torchvit.json."""
+        return {
+            "torch": torch.__version__.split("+")[0],
+            "threads": torch.get_num_threads(),
+            "dtype": "float32",
+            "cpu_vendor": cpu_vendor(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "atol": 1e-4,
+            "rtol": 1e-4,
+            "calls": self.calls,
+        }
+
+
+def npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """The arrays as a compressed npz."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def replay(path: Path) -> None:
+    """Fails unless the file gives the bits of its own reference."""
+    module, metadata, arrays = load(path)
+    for i, call in enumerate(metadata["reference"]["calls"]):
+        args: list[Value] = []
+        for value in call["inputs"]:
+            if "image" in value:
+                data = arrays[value["image"]].tobytes()
+                tensor, _ = preprocess.load_tensor(data, metadata["preprocess"])
+                detection = metadata["task"] == "detection"
+                args.append([tensor] if detection else aligned(tensor[None]))
+            elif "tensor" in value:
+                args.append(aligned(torch.from_numpy(arrays[value["tensor"]])))
+            elif "tensors" in value:
+                args.append([aligned(torch.from_numpy(arrays[n])) for n in value["tensors"]])
+            else:
+                args.append(value["ints"] if "ints" in value else value["int"])
+        got = flatten(run(module, call["method"], args, warmup=0))
+        for name in call["outputs"]:
+            if not np.array_equal(got[name], arrays[f"c{i}.{name}"], equal_nan=True):
+                raise SystemExit(f"{path}: {call['method']} {name} does not repeat its own bits")
+
+
+def write(
+    model: nn.Module, path: Path, metadata: dict[str, Any], calls: list[tuple[Value, ...]]
+) -> dict[str, Any]:
+    """Scripts the model and writes the finished model file; returns its metadata.
+
+    calls are (method, input, ...), as Reference.add takes them; those that would make the
+    reference larger than 3 MB are left out, the first must fit.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    scripted = torch.jit.script(model)
+    handle, name = tempfile.mkstemp(suffix=".part", prefix=path.name + ".", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        scripted.save(str(part))
+        loaded, _, _ = load(part)
+        reference = Reference(loaded, metadata["preprocess"], metadata["task"])
+        for i, (method, *inputs) in enumerate(calls):
+            if not reference.add(method, *inputs) and i == 0:
+                raise ValueError(f"{method}: the first reference call is larger than 3 MB")
+        metadata = {
+            "format": FORMAT,
+            "torch": torch.__version__.split("+")[0],
+            **metadata,
+            "reference": reference.describe(),
+        }
+        extra = {
+            METADATA: json.dumps(metadata, indent=1, ensure_ascii=False),
+            REFERENCE: npz(reference.arrays),
+        }
+        scripted.save(str(part), _extra_files=extra)
+        replay(part)
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return metadata
