@@ -1,0 +1,5 @@
+//go:build cgo
+
+package install
+
+const cgoEnabled = true

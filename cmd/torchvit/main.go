@@ -1,0 +1,11 @@
+// Command torchvit runs PyTorch Vision Transformers: see `torchvit help`.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
