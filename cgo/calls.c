@@ -57,6 +57,8 @@ static tv_status* (*p_tv_module_train)(tv_module* m, int32_t on);
 static tv_status* (*p_tv_module_to)(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode);
 static tv_status* (*p_tv_module_clone)(tv_module* m, tv_module** out);
 static tv_status* (*p_tv_module_save)(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len, tv_buffer** out);
+static tv_status* (*p_tv_image_resize)(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, uint8_t* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel);
+static tv_status* (*p_tv_image_to_float)(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, const float* table, float* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel);
 static tv_status* (*p_tv_bench_module_call)(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds);
 static tv_status* (*p_tv_bench_operator_call)(const tv_operator* op, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds);
 
@@ -106,6 +108,8 @@ const char* tvgo_resolve(void* library) {
   *(void**)&p_tv_module_to = find(library, "tv_module_to", &missing);
   *(void**)&p_tv_module_clone = find(library, "tv_module_clone", &missing);
   *(void**)&p_tv_module_save = find(library, "tv_module_save", &missing);
+  *(void**)&p_tv_image_resize = find(library, "tv_image_resize", &missing);
+  *(void**)&p_tv_image_to_float = find(library, "tv_image_to_float", &missing);
   *(void**)&p_tv_bench_module_call = find(library, "tv_bench_module_call", &missing);
   *(void**)&p_tv_bench_operator_call = find(library, "tv_bench_operator_call", &missing);
   return missing;
@@ -155,6 +159,8 @@ tv_status* tv_module_train(tv_module* m, int32_t on) { return p_tv_module_train(
 tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode) { return p_tv_module_to(m, dtype, device_type, device_index, mode); }
 tv_status* tv_module_clone(tv_module* m, tv_module** out) { return p_tv_module_clone(m, out); }
 tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len, tv_buffer** out) { return p_tv_module_save(m, extra, extra_len, text, text_len, out); }
+tv_status* tv_image_resize(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, uint8_t* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel) { return p_tv_image_resize(src, layout, plan, dst, stride_row, stride_pixel, stride_channel); }
+tv_status* tv_image_to_float(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, const float* table, float* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel) { return p_tv_image_to_float(src, layout, plan, table, dst, stride_row, stride_pixel, stride_channel); }
 tv_status* tv_bench_module_call(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds) { return p_tv_bench_module_call(m, method, input, mode, n, seconds); }
 tv_status* tv_bench_operator_call(const tv_operator* op, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds) { return p_tv_bench_operator_call(op, input, mode, n, seconds); }
 

@@ -28,6 +28,16 @@ func CUDAEmptyCache() (r0 error) { return errNoCgo }
 // CUDADeviceName needs cgo.
 func CUDADeviceName(device int) (r0 string, r1 error) { return r0, errNoCgo }
 
+// ImageResize needs cgo.
+func ImageResize(src []uint8, layout *ImageLayout, plan *ImagePlan, dst []uint8, stride ImageStride) (r0 error) {
+	return errNoCgo
+}
+
+// ImageToFloat needs cgo.
+func ImageToFloat(src []uint8, layout *ImageLayout, plan *ImagePlan, table, dst []float32, stride ImageStride) (r0 error) {
+	return errNoCgo
+}
+
 // Open needs cgo.
 func Open(l Libraries) (r0 []string, r1 error) { return r0, errNoCgo }
 
@@ -63,6 +73,9 @@ func LanesStart(intraThreads []int32) (r0 error) { return errNoCgo }
 
 // LaneThreads needs cgo.
 func LaneThreads(lane int32) (r0 int32, r1 error) { return r0, errNoCgo }
+
+// CanOpen needs cgo.
+func CanOpen(name string) (r0 bool) { return r0 }
 
 // ValuesRead needs cgo.
 func ValuesRead(v Values) (r0 []Node, r1 string) { return r0, r1 }

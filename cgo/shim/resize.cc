@@ -537,50 +537,55 @@ void copy_part(const Rows& in, const Part& part, const Sink& sink) {
 }
 
 // Pillow's nearest steps through the source by adding up the scale, which is not the same as
-// multiplying by it.
-std::vector<int64_t> nearest_positions(int64_t in, float in0, float in1, int64_t out, int64_t first, int64_t count) {
+// multiplying by it. The sum stays half a step short of the end, so no place lies outside.
+std::vector<int32_t> nearest_positions(int64_t in, float in0, float in1, int64_t out, int64_t first, int64_t count) {
   const double step = static_cast<double>(in1 - in0) / static_cast<double>(out);
   double at = in0 + step * 0.5;
-  std::vector<int64_t> result(count);
-  for (int64_t i = 0; i < first + count; i++, at += step) {
-    if (i < first) continue;
-    const int64_t p = at < 0.0 ? -1 : static_cast<int64_t>(at);
-    result[i - first] = p < in ? p : -1;
+  for (int64_t i = 0; i < first; i++) at += step;
+  std::vector<int32_t> result(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; i++, at += step) {
+    result[i] = static_cast<int32_t>(std::min<int64_t>(static_cast<int64_t>(at), in - 1));
   }
   return result;
 }
 
-// One output row of pixels of P interleaved values, by their places in the source row.
+// One output row of pixels of P interleaved values, from the places `at` (in bytes) of the source row.
 template <int P>
-void gather(const uint8_t* in, const std::vector<int64_t>& xs, uint8_t* out) {
-  for (const int64_t x : xs) {
-    if (x >= 0) {
-      std::memcpy(out, in + x * P, P);
-    } else {
-      std::memset(out, 0, P);
-    }
-    out += P;
+void gather(const uint8_t* in, int64_t width, const std::vector<int32_t>& at, uint8_t* out) {
+  const int32_t* x = at.data();
+  const int64_t n = static_cast<int64_t>(at.size());
+  int64_t i = 0;
+  if constexpr (P == 3) {
+    // Four bytes at a time, but neither behind the last pixel of the source nor of the target.
+    const int64_t inner = std::lower_bound(x, x + n, (width - 1) * 3) - x;
+    for (const int64_t m = std::min(inner, n - 1); i < m; i++) std::memcpy(out + i * 3, in + x[i], 4);
   }
+  if constexpr (P == 1) {
+    for (; i + 4 <= n; i += 4) {
+      const uint8_t four[4] = {in[x[i]], in[x[i + 1]], in[x[i + 2]], in[x[i + 3]]};
+      std::memcpy(out + i, four, 4);
+    }
+  }
+  for (; i < n; i++) std::memcpy(out + i * P, in + x[i], P);
 }
 
 template <typename Sink>
 void nearest(const Rows& in, const Plan& plan, const Box& box, const Part& part, const Sink& sink) {
   const auto ys = nearest_positions(in.height, box.y0, box.y1, plan.height, part.top, part.height);
-  const auto xs = nearest_positions(in.width, box.x0, box.x1, plan.width, part.left, part.width);
+  auto xs = nearest_positions(in.width, box.x0, box.x1, plan.width, part.left, part.width);
+  for (int32_t& x : xs) x *= in.pitch;
   std::vector<uint8_t> line(static_cast<size_t>(part.width * in.pitch));
   for (int64_t y = 0; y < part.height; y++) {
     uint8_t* to = sink.direct(y);
     uint8_t* out = to ? to : line.data();
-    if (ys[y] < 0) {
-      std::memset(out, 0, line.size());
-    } else if (in.pitch == 1) {
-      gather<1>(in.row(ys[y]), xs, out);
+    if (in.pitch == 1) {
+      gather<1>(in.row(ys[y]), in.width, xs, out);
     } else if (in.pitch == 2) {
-      gather<2>(in.row(ys[y]), xs, out);
+      gather<2>(in.row(ys[y]), in.width, xs, out);
     } else if (in.pitch == 3) {
-      gather<3>(in.row(ys[y]), xs, out);
+      gather<3>(in.row(ys[y]), in.width, xs, out);
     } else {
-      gather<4>(in.row(ys[y]), xs, out);
+      gather<4>(in.row(ys[y]), in.width, xs, out);
     }
     if (!to) sink.store(y, out, part.width);
   }

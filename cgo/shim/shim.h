@@ -223,6 +223,40 @@ TV_API tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t ext
 
 // --- image kernels (no torch in them) -------------------------------------------------------------
 
+// Pixels of bytes: value(y, x, c) = data[y * stride_row + x * stride_pixel + c * stride_channel]. Where
+// stride_pixel is larger than channels and stride_channel is 1 (such as RGB out of RGBA), all bytes of
+// the last pixel are readable too.
+typedef struct {
+  int64_t height, width, channels;
+  int64_t stride_row, stride_pixel, stride_channel;
+} tv_image_layout;
+
+// What becomes of an image: the whole is resized to height x width, and the window at (top, left) of the
+// result is produced; what lies outside the result is filled. filter is Pillow's number (0 nearest,
+// 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming). box is the part of the source to resize
+// (x0, y0, x1, y1), all zeros for the whole. pass_order: 0 as Pillow 13, 1 as Pillow 12 and before.
+// kernel: 0 the fastest, 1 portable; the bits are the same. premultiply: the last of 2 or 4 channels is
+// alpha, as in Pillow's LA and RGBA.
+typedef struct {
+  int64_t height, width;
+  int64_t top, left, window_height, window_width;
+  float box[4];
+  uint8_t fill[4];
+  int32_t filter;
+  int32_t pass_order;
+  int32_t kernel;
+  int32_t premultiply;
+} tv_image_plan;
+
+// Pillow's Image.resize on 8-bit images to the bit, for 1 to 4 channels. Runs on the calling thread.
+TV_API tv_status* tv_image_resize(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan,
+                                  uint8_t* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel);
+// The same, followed by table[c * 256 + value]: ToTensor and Normalize in one step. table holds 256
+// values a channel; dst's strides count floats.
+TV_API tv_status* tv_image_to_float(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan,
+                                    const float* table, float* dst, int64_t stride_row, int64_t stride_pixel,
+                                    int64_t stride_channel);
+
 // --- for measurements -----------------------------------------------------------------------------
 
 // Runs the method n times from C++ on a tensor and gives the seconds: what a call costs without Go.
