@@ -276,11 +276,10 @@ TV_AVX2 void horizontal_avx2(const uint8_t* const* in, const Axis& a, const Pack
   const __m256i zero = _mm256_setzero_si256();
   const __m256i half = _mm256_inserti128_si256(zero, _mm_set1_epi32(kHalf), 0);
   // Lane 0 takes taps 0 and 1 of each channel, lane 1 taps 2 and 3, widened to 16 bits.
-  const __m256i spread =
-      P == 3 ? _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,  //
-                                6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1)
-             : _mm256_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1,  //
-                                8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1);
+  const __m256i spread = P == 3 ? _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,  //
+                                                   6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1)
+                                : _mm256_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1,  //
+                                                   8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1);
   const __m256i pick_hi = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
   const __m256i pick_lo = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
   const int64_t n = static_cast<int64_t>(a.begin.size());
@@ -294,12 +293,12 @@ TV_AVX2 void horizontal_avx2(const uint8_t* const* in, const Axis& a, const Pack
       const __m256i kh = _mm256_permutevar8x32_epi32(both, pick_hi);
       const __m256i kl = _mm256_permutevar8x32_epi32(both, pick_lo);
       const int64_t o = at + t * P;
-#define TV_ROW(i, h, l)                                                                                              \
-  {                                                                                                                  \
-    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in[i] + o));                                \
-    const __m256i p = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(raw), spread);                                 \
-    h = _mm256_add_epi32(h, _mm256_madd_epi16(p, kh));                                                               \
-    l = _mm256_add_epi32(l, _mm256_madd_epi16(p, kl));                                                               \
+#define TV_ROW(i, h, l)                                                               \
+  {                                                                                   \
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in[i] + o)); \
+    const __m256i p = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(raw), spread);  \
+    h = _mm256_add_epi32(h, _mm256_madd_epi16(p, kh));                                \
+    l = _mm256_add_epi32(l, _mm256_madd_epi16(p, kl));                                \
   }
       TV_ROW(0, h0, l0)
       TV_ROW(1, h1, l1)
@@ -313,13 +312,11 @@ TV_AVX2 void horizontal_avx2(const uint8_t* const* in, const Axis& a, const Pack
     const __m256i s3 = _mm256_add_epi32(l3, _mm256_slli_epi32(h3, kSplit));
     // Rows 0 and 1 in the lanes of one register, 2 and 3 in those of another.
     const __m256i r01 = _mm256_srai_epi32(
-        _mm256_add_epi32(_mm256_permute2x128_si256(s0, s1, 0x20), _mm256_permute2x128_si256(s0, s1, 0x31)),
-        kPrecision);
+        _mm256_add_epi32(_mm256_permute2x128_si256(s0, s1, 0x20), _mm256_permute2x128_si256(s0, s1, 0x31)), kPrecision);
     const __m256i r23 = _mm256_srai_epi32(
-        _mm256_add_epi32(_mm256_permute2x128_si256(s2, s3, 0x20), _mm256_permute2x128_si256(s2, s3, 0x31)),
-        kPrecision);
-    const __m256i words = _mm256_packs_epi32(r01, r23);          // r0 r2 | r1 r3
-    const __m256i bytes = _mm256_packus_epi16(words, words);     // r0 r2 r0 r2 | r1 r3 r1 r3
+        _mm256_add_epi32(_mm256_permute2x128_si256(s2, s3, 0x20), _mm256_permute2x128_si256(s2, s3, 0x31)), kPrecision);
+    const __m256i words = _mm256_packs_epi32(r01, r23);       // r0 r2 | r1 r3
+    const __m256i bytes = _mm256_packus_epi16(words, words);  // r0 r2 r0 r2 | r1 r3 r1 r3
     const __m128i even = _mm256_castsi256_si128(bytes), odd = _mm256_extracti128_si256(bytes, 1);
     const int32_t v[4] = {_mm_cvtsi128_si32(even), _mm_cvtsi128_si32(odd), _mm_extract_epi32(even, 1),
                           _mm_extract_epi32(odd, 1)};
@@ -344,11 +341,11 @@ TV_AVX2 void horizontal1_avx2(const uint8_t* const* in, const Axis& a, const Pac
     for (int32_t t = 0; t < taps; t += 16, k += 32) {
       const __m256i kh = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(k));
       const __m256i kl = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(k + 16));
-#define TV_ROW(i, h, l)                                                                                              \
-  {                                                                                                                  \
-    const __m256i p = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in[i] + at + t)));       \
-    h = _mm256_add_epi32(h, _mm256_madd_epi16(p, kh));                                                               \
-    l = _mm256_add_epi32(l, _mm256_madd_epi16(p, kl));                                                               \
+#define TV_ROW(i, h, l)                                                                                        \
+  {                                                                                                            \
+    const __m256i p = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in[i] + at + t))); \
+    h = _mm256_add_epi32(h, _mm256_madd_epi16(p, kh));                                                         \
+    l = _mm256_add_epi32(l, _mm256_madd_epi16(p, kl));                                                         \
   }
       TV_ROW(0, h0, l0)
       TV_ROW(1, h1, l1)
@@ -636,7 +633,8 @@ void resample(const Rows& in, const Plan& plan, const Box& box, const Part& part
   if (!need_h) {
     for (int64_t y = 0; y < part.height; y++) {
       uint8_t* to = sink.direct(y);
-      v->run(y, [&](int64_t r) { return in.row(r) + part.left * in.pitch; }, to ? to : line.data(), out_bytes);
+      v->run(
+          y, [&](int64_t r) { return in.row(r) + part.left * in.pitch; }, to ? to : line.data(), out_bytes);
       if (!to) finish(y, line.data());
     }
     return;
@@ -656,7 +654,8 @@ void resample(const Rows& in, const Plan& plan, const Box& box, const Part& part
       for (int i = 0; i < n; i++) {
         if (need_v) {
           uint8_t* m = mid.data() + i * stride;
-          v->run(y + i, [&](int64_t r) { return in.row(r) + first * in.pitch; }, m, bytes);
+          v->run(
+              y + i, [&](int64_t r) { return in.row(r) + first * in.pitch; }, m, bytes);
           from[i] = m - first * in.pitch;
         } else {
           from[i] = safe_row(part.top + y + i, i);
@@ -782,8 +781,10 @@ void run(const Source& s, const Plan& plan, const float* table, const Target<T>&
   check(s.data != nullptr && target.data != nullptr, "no memory given");
   check(s.height > 0 && s.width > 0 && s.height <= kMaxSide && s.width <= kMaxSide, "bad size of the source");
   check(s.channels >= 1 && s.channels <= kMaxChannels, "1 to 4 channels can be resized");
-  check(plan.height > 0 && plan.width > 0 && plan.height <= kMaxSide && plan.width <= kMaxSide, "height and width must be > 0");
-  check(plan.window_height > 0 && plan.window_width > 0 && plan.window_height <= kMaxSide && plan.window_width <= kMaxSide,
+  check(plan.height > 0 && plan.width > 0 && plan.height <= kMaxSide && plan.width <= kMaxSide,
+        "height and width must be > 0");
+  check(plan.window_height > 0 && plan.window_width > 0 && plan.window_height <= kMaxSide &&
+            plan.window_width <= kMaxSide,
         "bad size of the window");
   check(std::abs(plan.top) <= kMaxSide && std::abs(plan.left) <= kMaxSide, "bad place of the window");
   check(static_cast<int32_t>(plan.filter) >= 0 && static_cast<int32_t>(plan.filter) <= 5, "unknown filter");

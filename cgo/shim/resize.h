@@ -64,7 +64,6 @@ struct Target {
 void resize(const Source& source, const Plan& plan, const Target<uint8_t>& target);
 
 // resize_to_float is resize followed by table[c * 256 + value] for each channel c.
-void resize_to_float(const Source& source, const Plan& plan, const float* table,
-                     const Target<float>& target);
+void resize_to_float(const Source& source, const Plan& plan, const float* table, const Target<float>& target);
 
 }  // namespace tv::image
