@@ -43,6 +43,9 @@ def cases() -> list[dict[str, object]]:
     maps = [rng.random(s, dtype=np.float32) ** 4 * np.float32(0.03) for s in shapes]
     maps.append(np.linspace(-2, 3, 257, dtype=np.float32).reshape(1, 257))
     maps.append(np.full((2, 3), 0.25, dtype=np.float32))
+    # Values on the borders between colours, where the last bit decides.
+    for low, high in rng.random((4, 2), dtype=np.float32) * np.float32([0.01, 1]):
+        maps.append(np.linspace(low, high, 257, dtype=np.float32).reshape(1, 257))
     return [
         {
             "rows": m.shape[0],

@@ -71,6 +71,11 @@ func Blend(dst *image.RGBA, at image.Point, src *image.RGBA, alpha float32) {
 // [0, 1], 1 being solid; the pixels are opaque afterwards.
 func Fill(dst *image.RGBA, r image.Rectangle, c color.RGBA, alpha float32) {
 	r = r.Intersect(dst.Rect)
+	if alpha == 1 {
+		c.A = 255
+		draw.Draw(dst, r, image.NewUniform(c), image.Point{}, draw.Src)
+		return
+	}
 	for y := r.Min.Y; y < r.Max.Y; y++ {
 		d := dst.Pix[dst.PixOffset(r.Min.X, y):dst.PixOffset(r.Max.X, y)]
 		for i := 0; i < len(d); i += 4 {
