@@ -223,3 +223,9 @@ func LaneThreads(lane int32) (int32, error) {
 	err := check(C.tv_lane_threads(C.int32_t(lane), &n))
 	return int32(n), err
 }
+
+// CanOpen reports whether the dynamic linker finds that library. It stays open.
+func CanOpen(name string) bool {
+	_, err := open(name, C.RTLD_LAZY|C.RTLD_LOCAL)
+	return err == nil
+}

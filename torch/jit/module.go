@@ -1,0 +1,494 @@
+package jit
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/torchvit/torchvit/cgo"
+	"github.com/torchvit/torchvit/internal/handle"
+	"github.com/torchvit/torchvit/torch"
+)
+
+// all is the weight of a call that needs a module for itself; any other call weighs 1.
+const all = 1 << 30
+
+// Module is a torch.jit.ScriptModule. Calls may come from many goroutines: methods that only read run
+// side by side, as far as lanes allow; methods that write attributes, calls in training mode, and
+// changes of the module wait for each other.
+type Module struct {
+	h       handle.Handle[cgo.Module]
+	name    string
+	methods []MethodInfo
+	index   map[string]int32
+	attrs   []AttributeInfo
+	extra   map[string]string
+	busy    *semaphore.Weighted
+	train   atomic.Bool
+}
+
+// MethodInfo describes a method.
+type MethodInfo struct {
+	// Name, such as "forward".
+	Name string
+	// Schema as TorchScript writes it: "forward(__torch__.Net self, Tensor x) -> Tensor".
+	Schema string
+	// Stateful says that the method's code writes attributes of the module, so that its calls run one
+	// after the other.
+	Stateful bool
+}
+
+// AttributeInfo describes an attribute: parameters, buffers, submodules and plain values.
+type AttributeInfo struct{ Name, Type string }
+
+// LoadOptions say how a module is loaded. The zero value loads to the CPU as the file is.
+type LoadOptions struct {
+	// Device is where parameters and buffers go.
+	Device torch.Device
+	// DType casts floating parameters and buffers after loading; InvalidDType leaves them.
+	DType torch.DType
+	// ExtraFiles names extra files to read; ExtraFile gives their content.
+	ExtraFiles []string
+	// Unchecked leaves out the check of structure and checksums. libtorch's own reader can crash the
+	// process on a damaged file.
+	Unchecked bool
+}
+
+// Load reads a TorchScript file: torch.jit.load. The file is checked first (structure, sizes,
+// checksums), so a damaged one gives ErrCorrupt and anything else that is not TorchScript
+// ErrNotTorchScript. A TorchScript file is a program: load only files that you trust. The caller closes
+// the module.
+func Load(path string, o LoadOptions) (*Module, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("load %s: %w: got a folder, want a TorchScript file", path, ErrNotTorchScript)
+	}
+	if !o.Unchecked {
+		if _, err := CheckArchive(f, info.Size()); err != nil {
+			return nil, fmt.Errorf("load %s: %w", path, err)
+		}
+	}
+	name := path
+	if runtime.GOOS == "linux" {
+		// The file that was checked, even where another one has its name by now.
+		name = "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+	}
+	return load(filepath.Base(path), name, nil, o)
+}
+
+// LoadBytes is Load from memory, which is not used after it returns.
+func LoadBytes(data []byte, o LoadOptions) (*Module, error) {
+	if !o.Unchecked {
+		if _, err := CheckBytes(data); err != nil {
+			return nil, fmt.Errorf("load: %w", err)
+		}
+	}
+	if len(data) == 0 {
+		return nil, fmt.Errorf("load: %w: got no bytes", ErrNotTorchScript)
+	}
+	return load("module", "", data, o)
+}
+
+func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
+	if err := torch.Ensure(); err != nil {
+		return nil, err
+	}
+	kind, index, err := o.Device.Codes()
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", name, err)
+	}
+	extra, text, err := torch.EncodeNodes(o.ExtraFiles)
+	if err != nil {
+		return nil, err
+	}
+	raw, found, err := cgo.ModuleLoad(path, data, kind, index, extra, text)
+	if err != nil {
+		err = torch.WrapStatus("load "+name, err)
+		if strings.Contains(err.Error(), "Unknown builtin op: torchvision::") {
+			return nil, fmt.Errorf("%w: the file uses torchvision's operators and they are not loaded; run `torchvit doctor`", err)
+		}
+		return nil, err
+	}
+	m, err := newModule(name, raw)
+	if err != nil {
+		return nil, err
+	}
+	m.extra = map[string]string{}
+	if files, ok := torch.DecodeValues(found).(map[string]any); ok {
+		for k, v := range files {
+			m.extra[k], _ = v.(string)
+		}
+	}
+	if o.DType != torch.InvalidDType {
+		if err := m.CastTo(o.DType); err != nil {
+			m.Close()
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func newModule(name string, raw cgo.Module) (*Module, error) {
+	m := &Module{name: name, index: map[string]int32{}, busy: semaphore.NewWeighted(all)}
+	m.h.Init(raw, "module "+name, cgo.ModuleFree)
+	if err := m.describe(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Module) describe() error {
+	values, err := cgo.ModuleDescribe(m.raw())
+	if err != nil {
+		return torch.WrapStatus("describe "+m.name, err)
+	}
+	parts, _ := torch.DecodeValues(values).(torch.Tuple)
+	if len(parts) != 3 {
+		return fmt.Errorf("describe %s: %w: got %d parts, want 3", m.name, torch.ErrValue, len(parts))
+	}
+	methods, _ := parts[0].(torch.List)
+	for i, p := range methods {
+		t, _ := p.(torch.Tuple)
+		info := MethodInfo{}
+		info.Name, _ = t[0].(string)
+		info.Schema, _ = t[1].(string)
+		info.Stateful, _ = t[2].(bool)
+		m.methods = append(m.methods, info)
+		m.index[info.Name] = int32(i)
+	}
+	attrs, _ := parts[1].(torch.List)
+	for _, p := range attrs {
+		t, _ := p.(torch.Tuple)
+		info := AttributeInfo{}
+		info.Name, _ = t[0].(string)
+		info.Type, _ = t[1].(string)
+		m.attrs = append(m.attrs, info)
+	}
+	training, _ := parts[2].(bool)
+	m.train.Store(training)
+	return nil
+}
+
+// raw is the handle during construction, when nobody else can close it.
+func (m *Module) raw() cgo.Module {
+	raw, _ := m.h.Acquire()
+	m.h.Release()
+	return raw
+}
+
+func (m *Module) acquire(op string) (cgo.Module, error) {
+	if m == nil {
+		return cgo.Module{}, fmt.Errorf("%s: %w: got a nil module", op, torch.ErrInvalidArgument)
+	}
+	raw, ok := m.h.Acquire()
+	if !ok {
+		return cgo.Module{}, fmt.Errorf("%s: module %s: %w", op, m.name, torch.ErrClosed)
+	}
+	return raw, nil
+}
+
+// Close frees the module, at once or when the calls that use it are done. Closing again, or a nil
+// module, has no effect. Tensors that the module gave stay valid. It always returns nil.
+func (m *Module) Close() error {
+	if m != nil {
+		m.h.Close()
+	}
+	return nil
+}
+
+// Methods lists the methods of the module itself, without those of its submodules.
+func (m *Module) Methods() []MethodInfo { return slices.Clone(m.methods) }
+
+// HasMethod reports whether there is a method of that name.
+func (m *Module) HasMethod(name string) bool {
+	_, ok := m.index[name]
+	return ok
+}
+
+// Attributes lists parameters, buffers, submodules and plain values of the module itself.
+func (m *Module) Attributes() []AttributeInfo { return slices.Clone(m.attrs) }
+
+// ExtraFile gives an extra file that LoadOptions.ExtraFiles named; false where the file has none.
+func (m *Module) ExtraFile(name string) (string, bool) {
+	s, ok := m.extra[name]
+	return s, ok && s != ""
+}
+
+// Method is a method of a module.
+type Method struct {
+	m    *Module
+	info MethodInfo
+	i    int32
+}
+
+// Method finds a method; ErrNotFound names those that there are.
+func (m *Module) Method(name string) (*Method, error) {
+	i, ok := m.index[name]
+	if !ok {
+		names := make([]string, len(m.methods))
+		for k, info := range m.methods {
+			names[k] = info.Name
+		}
+		return nil, fmt.Errorf("method: %w: got %q, want one of %s", torch.ErrNotFound, name, strings.Join(names, ", "))
+	}
+	return &Method{m, m.methods[i], i}, nil
+}
+
+// Forward runs the method "forward" in inference mode. Arguments are *torch.Tensor, bool, int, float,
+// string, nil, torch.Tuple, slices (a List) and maps (a Dict), nested as the schema asks. The result is
+// the caller's: a *torch.Tensor, bool, int64, float64, string, nil, torch.Tuple, []*torch.Tensor,
+// []int64 and so on, torch.List, map[string]any or map[int64]any.
+//
+// The call waits for a lane until ctx ends; a running forward cannot be interrupted. An error in the
+// module's code is a *torch.Error whose Detail holds the TorchScript stack.
+func (m *Module) Forward(ctx context.Context, args ...any) (any, error) {
+	i, ok := m.index["forward"]
+	if !ok {
+		_, err := m.Method("forward")
+		return nil, err
+	}
+	return m.call(ctx, i, torch.CallOptions{}, args)
+}
+
+// Call is Forward for any method, by name.
+func (m *Module) Call(ctx context.Context, method string, args ...any) (any, error) {
+	i, ok := m.index[method]
+	if !ok {
+		_, err := m.Method(method)
+		return nil, err
+	}
+	return m.call(ctx, i, torch.CallOptions{}, args)
+}
+
+// Call runs the method as Forward does.
+func (f *Method) Call(ctx context.Context, args ...any) (any, error) {
+	return f.m.call(ctx, f.i, torch.CallOptions{}, args)
+}
+
+// CallWith is Call with options: gradients, autocast.
+func (f *Method) CallWith(ctx context.Context, o torch.CallOptions, args ...any) (any, error) {
+	return f.m.call(ctx, f.i, o, args)
+}
+
+// Info describes the method.
+func (f *Method) Info() MethodInfo { return f.info }
+
+func (m *Module) call(ctx context.Context, i int32, o torch.CallOptions, args []any) (any, error) {
+	op := m.methods[i].Name
+	raw, err := m.acquire(op)
+	if err != nil {
+		return nil, err
+	}
+	defer m.h.Release()
+	weight := int64(1)
+	if m.methods[i].Stateful || m.train.Load() {
+		weight = all
+	}
+	if err := m.busy.Acquire(ctx, weight); err != nil {
+		return nil, fmt.Errorf("%s: waiting for module %s: %w", op, m.name, err)
+	}
+	defer m.busy.Release(weight)
+	return torch.Invoke(ctx, op, o, args, func(nodes []cgo.Node, text []byte, mode cgo.Mode, out *cgo.Node) (cgo.Values, error) {
+		return cgo.ModuleCall(raw, i, nodes, len(args), text, mode, out)
+	})
+}
+
+// change runs f with the module to itself.
+func (m *Module) change(op string, f func(raw cgo.Module) error) error {
+	raw, err := m.acquire(op)
+	if err != nil {
+		return err
+	}
+	defer m.h.Release()
+	if err := m.busy.Acquire(context.Background(), all); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	defer m.busy.Release(all)
+	return torch.WrapStatus(op, f(raw))
+}
+
+// NamedTensor is a parameter or buffer.
+type NamedTensor struct {
+	Name   string
+	Tensor *torch.Tensor
+}
+
+func (m *Module) tensors(op string, buffers bool) ([]NamedTensor, error) {
+	var out []NamedTensor
+	err := m.change(op, func(raw cgo.Module) error {
+		values, err := cgo.ModuleTensors(raw, buffers)
+		if err != nil {
+			return err
+		}
+		byName, _ := torch.DecodeValues(values).(map[string]any)
+		for name, t := range byName {
+			tensor, _ := t.(*torch.Tensor)
+			out = append(out, NamedTensor{name, tensor})
+		}
+		return nil
+	})
+	slices.SortFunc(out, func(a, b NamedTensor) int { return strings.Compare(a.Name, b.Name) })
+	return out, err
+}
+
+// NamedParameters gives the parameters, submodules' too, sorted by name. They share the module's
+// memory; the caller closes them.
+func (m *Module) NamedParameters() ([]NamedTensor, error) { return m.tensors("parameters", false) }
+
+// NamedBuffers gives the buffers, submodules' too, sorted by name. They share the module's memory; the
+// caller closes them.
+func (m *Module) NamedBuffers() ([]NamedTensor, error) { return m.tensors("buffers", true) }
+
+// Attribute reads an attribute of the module itself.
+func (m *Module) Attribute(name string) (any, error) {
+	var v any
+	err := m.change("attribute "+name, func(raw cgo.Module) error {
+		values, err := cgo.ModuleGetAttribute(raw, name)
+		if err == nil {
+			v = torch.DecodeValues(values)
+		}
+		return err
+	})
+	return v, err
+}
+
+// SetAttribute writes an attribute of the module itself; the value must fit its type.
+func (m *Module) SetAttribute(name string, value any) error {
+	return m.change("attribute "+name, func(raw cgo.Module) error {
+		return torch.WithNodes(func(nodes []cgo.Node, text []byte) error {
+			return cgo.ModuleSetAttribute(raw, name, nodes, text)
+		}, value)
+	})
+}
+
+// Train sets training mode, as Module.train does. A loaded file has the mode that it was saved in.
+func (m *Module) Train(on bool) error {
+	return m.change("train", func(raw cgo.Module) error {
+		if err := cgo.ModuleTrain(raw, on); err != nil {
+			return err
+		}
+		m.train.Store(on)
+		return nil
+	})
+}
+
+// Eval is Train(false).
+func (m *Module) Eval() error { return m.Train(false) }
+
+// Training reports whether the module is in training mode.
+func (m *Module) Training() bool { return m.train.Load() }
+
+// To moves parameters and buffers to the device, in place.
+func (m *Module) To(device torch.Device) error {
+	kind, index, err := device.Codes()
+	if err != nil {
+		return fmt.Errorf("to: %w", err)
+	}
+	return m.change("to "+device.String(), func(raw cgo.Module) error {
+		return cgo.ModuleTo(raw, 0, kind, index, cgo.Mode{Mode: cgo.ModeNoGrad, Lane: -1})
+	})
+}
+
+// CastTo casts floating parameters and buffers, in place: Module.to(dtype).
+func (m *Module) CastTo(dtype torch.DType) error {
+	if !dtype.IsFloatingPoint() {
+		return fmt.Errorf("to: %w: got %s, want a floating dtype", torch.ErrDType, dtype)
+	}
+	return m.change("to "+dtype.String(), func(raw cgo.Module) error {
+		return cgo.ModuleTo(raw, int32(dtype), -1, 0, cgo.Mode{Mode: cgo.ModeNoGrad, Lane: -1})
+	})
+}
+
+// Clone is a copy with its own parameters, buffers and attributes. The caller closes it.
+func (m *Module) Clone() (*Module, error) {
+	var out cgo.Module
+	err := m.change("clone", func(raw cgo.Module) (err error) {
+		out, err = cgo.ModuleClone(raw)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c, err := newModule(m.name, out)
+	if err != nil {
+		return nil, err
+	}
+	c.extra = m.extra
+	return c, nil
+}
+
+// Bytes serialises the module with those extra files: torch.jit.save.
+func (m *Module) Bytes(extraFiles map[string]string) ([]byte, error) {
+	nodes, text, err := torch.EncodeNodes(extraFiles)
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	err = m.change("save", func(raw cgo.Module) (err error) {
+		out, err = cgo.ModuleSave(raw, nodes, text)
+		return err
+	})
+	return out, err
+}
+
+// Save writes the module with those extra files, whole or not at all.
+func (m *Module) Save(path string, extraFiles map[string]string) error {
+	data, err := m.Bytes(extraFiles)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".torchvit-*")
+	if err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	defer os.Remove(f.Name())
+	if _, err := f.Write(data); err != nil {
+		f.Close()
+		return fmt.Errorf("save: %w", err)
+	}
+	if err := f.Chmod(0o644); err != nil {
+		f.Close()
+		return fmt.Errorf("save: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	return nil
+}
+
+// Seconds runs a method of one tensor n times from C++, on a lane, and gives the seconds: what a call
+// costs without Go. For benchmarks.
+func (f *Method) Seconds(ctx context.Context, x *torch.Tensor, n int) (float64, error) {
+	raw, err := f.m.acquire(f.info.Name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.m.h.Release()
+	var seconds float64
+	_, err = torch.Invoke(ctx, f.info.Name, torch.CallOptions{}, []any{x}, func(nodes []cgo.Node, _ []byte, mode cgo.Mode, _ *cgo.Node) (cgo.Values, error) {
+		var err error
+		seconds, err = cgo.BenchModuleCall(raw, f.i, nodes[0].Tensor, mode, n)
+		return cgo.Values{}, err
+	})
+	return seconds, err
+}
