@@ -88,7 +88,7 @@ func Draw(photo image.Image, dets []Detection, opts DrawOptions) (*image.RGBA, e
 	var plates []plate
 	placer := annotate.Placer{Bounds: out.Rect}
 	for _, it := range items {
-		s := text.Fit(opts.caption(it.Detection), w-2*scale.Pad)
+		s := opts.caption(it.Detection, text, w-2*scale.Pad)
 		if s == "" {
 			continue
 		}
@@ -151,8 +151,9 @@ func (o DrawOptions) color(id int) color.RGBA {
 	return color.RGBA{R: c[0], G: c[1], B: c[2], A: 255}
 }
 
-// caption is the plate's text: "cat 0.93".
-func (o DrawOptions) caption(d Detection) string {
+// caption is the plate's text, "cat 0.93", at most width pixels wide. Where it must
+// be shortened, the score stays whole as long as that is possible.
+func (o DrawOptions) caption(d Detection, text *annotate.Text, width int) string {
 	label := d.Label
 	if label == "" {
 		label = strconv.Itoa(d.LabelID)
@@ -162,9 +163,13 @@ func (o DrawOptions) caption(d Detection) string {
 	case o.NoLabels && o.NoScores:
 		return ""
 	case o.NoLabels:
-		return score
+		return text.Fit(score, width)
 	case o.NoScores:
-		return label
+		return text.Fit(label, width)
 	}
-	return label + " " + score
+	whole := label + " " + score
+	if text.Width(whole) > width {
+		whole = text.Fit(label, width-text.Width("… "+score)) + " " + score
+	}
+	return text.Fit(whole, width)
 }
