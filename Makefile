@@ -1,0 +1,154 @@
+# Few verbs:
+#   make demo    set up, run the demo on real photos, name the pictures it wrote
+#   make test    set up, then every check and test (test-unit, test-race, test-asan, test-gc, fuzz)
+#   make check   formatting and linters only
+#   make bench   benchmarks; BENCH=regexp chooses, COUNT=n repeats
+#   make fmt     format Go, C++ and Python
+#   make build   bin/torchvit and the shim
+#   make cuda    the tests that need a GPU; fails where there is none
+#   make compat  the boundary tests against torch 2.11, in an environment of its own
+#   make clean   remove what was built, but not the virtual environments and the cache
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := build
+
+GO ?= go
+PYTHON ?= python3
+VENV := .venv
+# Where the recipes look for libtorch; each can be named from outside.
+export TORCHVIT_LIBTORCH ?= $(CURDIR)/$(VENV)
+
+hash = $(firstword $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16))
+
+# --- set-up; every step is skipped where its stamp says that nothing changed ---
+
+VENV_STAMP := $(VENV)/.torchvit-run-$(call hash,scripts/requirements.txt)
+DEV_STAMP := $(VENV)/.torchvit-dev-$(call hash,scripts/requirements.txt scripts/requirements-dev.txt)
+MODEL_SOURCES := $(sort $(wildcard scripts/*.py scripts/models/*.py)) scripts/requirements.txt
+MODEL_STAMP := testdata/generated/.stamp-$(call hash,$(MODEL_SOURCES))
+
+$(VENV_STAMP):
+	@echo "== Python environment (the first time it fetches 5 GB of wheels)"
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV) || { \
+		echo "make: cannot create $(VENV): install Python's venv (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(VENV)/bin/pip install --disable-pip-version-check -q -r scripts/requirements.txt
+	@rm -f $(VENV)/.torchvit-run-*
+	@touch $@
+
+$(DEV_STAMP): $(VENV_STAMP)
+	$(VENV)/bin/pip install --disable-pip-version-check -q -r scripts/requirements.txt -r scripts/requirements-dev.txt
+	@rm -f $(VENV)/.torchvit-dev-*
+	@touch $@
+
+$(MODEL_STAMP): $(VENV_STAMP)
+	@echo "== test models"
+	$(VENV)/bin/python scripts/export_parity_models.py --out testdata/generated
+	@rm -f testdata/generated/.stamp-*
+	@touch $@
+
+.PHONY: build binary models
+binary:
+	@$(GO) build -o bin/torchvit ./cmd/torchvit
+
+build: $(VENV_STAMP) binary
+	@bin/torchvit setup
+
+models: $(MODEL_STAMP)
+
+# --- the verbs ---
+
+.PHONY: demo
+demo: build
+	@scripts/demo.sh
+
+.PHONY: test test-unit test-race test-asan test-gc fuzz
+test: check test-unit test-race test-asan test-gc fuzz
+	@echo "make test: all passed"
+
+# -p 1: libtorch uses every core by itself.
+test-unit: build models
+	@echo "== tests"
+	$(GO) test -p 1 -timeout 20m ./...
+
+# Packages that reach libtorch, or share memory between goroutines. The root's
+# tests build other modules, which the race detector does not change.
+PACKAGES = $(shell $(GO) list ./... | grep -v '/torchvit$$')
+test-race: build models
+	@echo "== race detector"
+	$(GO) test -race -short -p 1 -timeout 30m $(PACKAGES)
+
+# The shim is compiled with AddressSanitizer too, and LeakSanitizer reports at exit.
+ASAN_PACKAGES ?= ./cgo ./torch/... ./transforms/...
+test-asan: build models
+	@echo "== address and leak sanitizer"
+	bin/torchvit setup --asan
+	$(GO) test -asan -short -p 1 -timeout 30m $(ASAN_PACKAGES)
+
+# A collection at nearly every allocation, and freed memory overwritten: a
+# handle or a pin that is let go too early shows.
+GC_PACKAGES ?= ./cgo ./torch/...
+test-gc: build models
+	@echo "== life cycle under GOGC=1 and clobberfree"
+	GOGC=1 GODEBUG=clobberfree=1 $(GO) test -count=1 -short -p 1 -timeout 20m $(GC_PACKAGES)
+
+FUZZTIME ?= 5s
+fuzz: build models
+	@echo "== fuzz targets, $(FUZZTIME) each"
+	GO=$(GO) scripts/fuzz.sh $(FUZZTIME)
+
+BENCH ?= .
+COUNT ?= 1
+.PHONY: bench
+bench: build models
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -p 1 -timeout 60m $(PACKAGES)
+
+TOOL = $(GO) tool -modfile=tools/go.mod
+GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
+CXX_FILES = $(shell git ls-files --cached --others --exclude-standard 'cgo/*.cc' 'cgo/*.h' 'cgo/*.c')
+
+.PHONY: check fmt
+check: $(DEV_STAMP)
+	@echo "== checks"
+	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet ./...
+	@unformatted=$$($(TOOL) gofumpt -l $(GO_FILES)); test -z "$$unformatted" || { \
+		printf 'not formatted, run make fmt:\n%s\n' "$$unformatted" >&2; exit 1; }
+	$(TOOL) staticcheck ./...
+	$(GO) mod tidy -diff
+	$(VENV)/bin/ruff check scripts
+	$(VENV)/bin/ruff format --check -q scripts
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+
+fmt: $(DEV_STAMP)
+	$(TOOL) gofumpt -w $(GO_FILES)
+	$(VENV)/bin/ruff check --fix-only -q scripts
+	$(VENV)/bin/ruff format -q scripts
+	$(VENV)/bin/clang-format -i $(CXX_FILES)
+
+# TORCHVIT_REQUIRE_CUDA makes the tests that would skip without a GPU fail.
+.PHONY: cuda
+cuda: build models
+	TORCHVIT_REQUIRE_CUDA=1 $(GO) test -count=1 -p 1 -timeout 20m -run CUDA $(PACKAGES)
+
+COMPAT := .venv-compat
+COMPAT_STAMP := $(COMPAT)/.torchvit-$(call hash,scripts/requirements-compat.txt)
+$(COMPAT_STAMP):
+	@test -x $(COMPAT)/bin/pip || $(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/bin/pip install --disable-pip-version-check -q -r scripts/requirements-compat.txt
+	@rm -f $(COMPAT)/.torchvit-*
+	@touch $@
+
+.PHONY: compat
+compat: export TORCHVIT_LIBTORCH := $(CURDIR)/$(COMPAT)
+compat: export TORCHVIT_CACHE := $(CURDIR)/.cache-compat
+compat: $(COMPAT_STAMP) binary
+	bin/torchvit setup
+	bin/torchvit doctor
+	$(GO) test -count=1 -p 1 -timeout 20m ./cgo/... ./torch/...
+
+.PHONY: clean
+clean:
+	rm -rf bin demo testdata/generated .cache-compat
+	$(GO) clean -testcache
