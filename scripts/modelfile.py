@@ -9,13 +9,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch._sources
 from torch import Tensor, nn
 
 import preprocess
@@ -214,6 +218,27 @@ def replay(path: Path) -> None:
                 raise SystemExit(f"{path}: {call['method']} {name} does not repeat its own bits")
 
 
+@contextmanager
+def portable_sources() -> Iterator[None]:
+    """Lets TorchScript note source files by their place in the project or in
+    site-packages, so that a model file does not hold the exporter's own paths."""
+    original = torch._sources.get_source_lines_and_file
+    roots = [Path(torch.__file__).resolve().parent.parent, Path(__file__).resolve().parent.parent]
+
+    def relative(obj: Any, error_msg: str | None = None) -> Any:
+        lines, number, name = original(obj, error_msg)
+        for root in roots:
+            if name and Path(name).is_absolute() and Path(name).is_relative_to(root):
+                return lines, number, str(Path(name).relative_to(root))
+        return lines, number, name
+
+    torch._sources.get_source_lines_and_file = relative
+    try:
+        yield
+    finally:
+        torch._sources.get_source_lines_and_file = original
+
+
 def write(
     model: nn.Module, path: Path, metadata: dict[str, Any], calls: list[tuple[Value, ...]]
 ) -> dict[str, Any]:
@@ -227,10 +252,11 @@ def write(
     model = model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    scripted = torch.jit.script(model)
-    handle, name = tempfile.mkstemp(suffix=".part", prefix=path.name + ".", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    with portable_sources():
+        scripted = torch.jit.script(model)
+    # The archive is named after the file, so it is written under its final name.
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    part = folder / path.name
     try:
         scripted.save(str(part))
         loaded, _, _ = load(part)
@@ -253,5 +279,5 @@ def write(
         os.chmod(part, 0o644)
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(folder)
     return metadata

@@ -1,4 +1,9 @@
-"""Detection with a ViT: torchvision's Faster R-CNN over a simple feature pyramid."""
+"""Detection with a ViT: torchvision's Faster R-CNN over a simple feature pyramid.
+
+Weights may be bfloat16 (``model.to(torch.bfloat16)``): the layers then compute in it, while
+anchors, boxes, RoIAlign and NMS stay in float32, which is what torchvision's operators
+support. In float32 the casts do nothing.
+"""
 
 from typing import Dict, List, Sequence, Tuple
 
@@ -7,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from models.vision_transformer import VisionTransformer, fold_tokens
@@ -68,15 +74,49 @@ class SimpleFeaturePyramid(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Dict[str, Tensor]:
+        x = x.to(self.vit.cls_token.dtype)
         h, w = self.vit.grid(x)
         grid = fold_tokens(self.vit.tokens(x), self.vit.num_prefix_tokens, h, w)
         features: Dict[str, Tensor] = {}
         last = grid
         for i, level in enumerate(self.levels):
             last = level(grid)
-            features[str(i)] = last
-        features["pool"] = F.max_pool2d(last, kernel_size=1, stride=2, padding=0)
+            features[str(i)] = last.float()
+        features["pool"] = F.max_pool2d(last.float(), kernel_size=1, stride=2, padding=0)
         return features
+
+
+class ProposalHead(RPNHead):
+    """torchvision's RPNHead, which takes and gives float32 whatever its weights are."""
+
+    def forward(self, x: List[Tensor]) -> Tuple[List[Tensor], List[Tensor]]:
+        logits: List[Tensor] = []
+        deltas: List[Tensor] = []
+        for feature in x:
+            t = self.conv(feature.to(self.cls_logits.weight.dtype))
+            logits.append(self.cls_logits(t).float())
+            deltas.append(self.bbox_pred(t).float())
+        return logits, deltas
+
+
+class BoxHead(TwoMLPHead):
+    """torchvision's TwoMLPHead, in the dtype of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(start_dim=1).to(self.fc6.weight.dtype)
+        return F.relu(self.fc7(F.relu(self.fc6(x))))
+
+
+class BoxPredictor(nn.Module):
+    """torchvision's FastRCNNPredictor: class scores and one box for each class, as float32."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, num_classes * 4)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        return self.cls_score(x).float(), self.bbox_pred(x).float()
 
 
 def vit_faster_rcnn(
@@ -117,25 +157,14 @@ def vit_faster_rcnn(
         image_mean=list(image_mean),
         image_std=list(image_std),
         rpn_anchor_generator=anchors,
+        rpn_head=ProposalHead(out_channels, anchors.num_anchors_per_location()[0]),
         rpn_pre_nms_top_n_train=2 * rpn_top_n,
         rpn_pre_nms_top_n_test=rpn_top_n,
         rpn_post_nms_top_n_train=rpn_top_n,
         rpn_post_nms_top_n_test=rpn_top_n,
         box_roi_pool=pool,
-        box_head=TwoMLPHead(out_channels * 49, representation_size),
+        box_head=BoxHead(out_channels * 49, representation_size),
         box_predictor=BoxPredictor(representation_size, num_classes),
         box_score_thresh=box_score_thresh,
         box_detections_per_img=box_detections_per_img,
     )
-
-
-class BoxPredictor(nn.Module):
-    """torchvision's FastRCNNPredictor: class scores and one box for each class."""
-
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.cls_score = nn.Linear(in_channels, num_classes)
-        self.bbox_pred = nn.Linear(in_channels, num_classes * 4)
-
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        return self.cls_score(x), self.bbox_pred(x)
