@@ -130,7 +130,6 @@ type build struct {
 	dir   string // finished files
 	src   string // sources, and the precompiled header
 	obj   string // object files
-	keep  bool   // src and obj outlive the build
 	group slots
 }
 

@@ -43,18 +43,29 @@ func (in *Install) closure() ([]string, error) {
 	return paths, nil
 }
 
+// outputFolder refuses a folder that holds anything but an earlier output.
+func outputFolder(dir string) (string, error) {
+	target, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	switch entries, err := os.ReadDir(target); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return "", fmt.Errorf("setup: output: %w", err)
+	case len(entries) > 0 && !isFile(filepath.Join(target, manifestName)):
+		return "", fmt.Errorf("setup: %s holds other files: name a new folder or an empty one", dir)
+	}
+	return target, nil
+}
+
 // writePortable writes Options.Output: the shim, the stubs, and under lib all
 // that the CPU plan opens. Every path in its install.json is relative, and the
 // libraries find each other by $ORIGIN, so the folder can be moved.
 func writePortable(ctx context.Context, in *Install, o Options) (*Install, error) {
-	target, err := filepath.Abs(o.Output)
+	target, err := outputFolder(o.Output)
 	if err != nil {
 		return nil, err
-	}
-	if entries, err := os.ReadDir(target); err == nil && len(entries) > 0 && !isFile(filepath.Join(target, manifestName)) {
-		return nil, fmt.Errorf("setup: %s holds other files: name a new folder or an empty one", o.Output)
-	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("setup: output: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return nil, err

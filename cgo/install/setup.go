@@ -24,6 +24,11 @@ func Setup(ctx context.Context, sources fs.FS, o Options) (*Install, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Output != "" { // a minute of compiling must not end in a refusal
+		if _, err := outputFolder(o.Output); err != nil {
+			return nil, err
+		}
+	}
 	found, err := Find(ctx, o)
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetErr(a.stderr)
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.device, "device", "", "cpu, cuda or cuda:N (default: cuda where a driver is there, else cpu)")
-	flags.IntVar(&a.threads, "threads", 0, "intra-op threads of each lane (default: GOMAXPROCS)")
+	flags.IntVar(&a.threads, "threads", 0, "intra-op threads of each lane (default: GOMAXPROCS over the lanes)")
 	flags.IntVar(&a.lanes, "lanes", 0, "forwards that run at the same time (default: 1)")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	flags.StringVar(&a.libTorch, "libtorch", "", "libtorch folder, torch package, virtual environment, or folder of `setup --output`")

@@ -27,7 +27,7 @@ func newThreadPlan(a *app) threadPlan {
 		p.Lanes = 1
 	}
 	if p.IntraOp == 0 {
-		p.IntraOp = p.GOMAXPROCS
+		p.IntraOp = max(1, p.GOMAXPROCS/p.Lanes)
 	}
 	return p
 }
