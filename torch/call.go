@@ -26,6 +26,9 @@ type CallOptions struct {
 	Mode Mode
 	// Autocast is the dtype of torch.autocast, InvalidDType for none.
 	Autocast DType
+	// OnCaller runs the call on the calling thread whatever its size, so that it never waits for a lane.
+	// For operators that open no parallel region, such as decoders; GOMAXPROCS of them run at once.
+	OnCaller bool
 }
 
 // place finds where a call runs: on a lane, waiting for one, or on the calling thread. done must be
@@ -194,7 +197,7 @@ func CallWith(ctx context.Context, o CallOptions, name string, args ...any) (any
 			}
 		}
 	}
-	mode, done, err := place(ctx, o, e.numel > heavy)
+	mode, done, err := place(ctx, o, e.numel > heavy && !o.OnCaller)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
