@@ -1,0 +1,131 @@
+// Package testmain is the TestMain of every test binary that touches libtorch: it records each handle
+// with its stack and fails the run where one is left at the end. It also finds Python for parity tests
+// and decides about tests that need CUDA.
+package testmain
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/torchvit/torchvit/internal/handle"
+	"github.com/torchvit/torchvit/torch"
+)
+
+// Run runs the tests with that configuration and exits: with 99 where handles were left.
+func Run(m *testing.M, config torch.Config) {
+	table := handle.Trace()
+	if err := torch.Init(config); err != nil {
+		fmt.Fprintf(os.Stderr, "testmain: %+v\n", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if report := Leaks(table); report != "" {
+		fmt.Fprintln(os.Stderr, "testmain: handles were left:\n"+report)
+		if code == 0 {
+			code = 99
+		}
+	}
+	os.Exit(code)
+}
+
+// Leaks lets the collector run and then says what is still alive, "" for nothing.
+func Leaks(table *handle.Table) string {
+	// Cleanups run on a goroutine of their own after a collection.
+	for range 20 {
+		runtime.GC()
+		if torch.MemoryStats().Live.Total() == 0 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	report := table.Report()
+	if live := torch.MemoryStats().Live; live.Total() != 0 {
+		report += "the shim still counts " + live.String()
+	}
+	return report
+}
+
+// Forget drops the notes on handles that a test let the collector free on purpose, and gives how many
+// there were.
+func Forget() int { return len(handle.Trace().Forget()) }
+
+// Root is the repository's folder.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, e := os.Stat(filepath.Join(dir, "go.mod")); e == nil {
+			return dir
+		}
+		if filepath.Dir(dir) == dir {
+			err = errors.New("no go.mod above")
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	t.Fatalf("repository root: %v", err)
+	return ""
+}
+
+// Python is the interpreter of parity tests: TORCHVIT_PYTHON, else the repository's .venv. Without one
+// the test fails: parity is not optional.
+func Python(t testing.TB) string {
+	t.Helper()
+	if p := os.Getenv("TORCHVIT_PYTHON"); p != "" {
+		return p
+	}
+	p := filepath.Join(Root(t), ".venv", "bin", "python")
+	if _, err := os.Stat(p); err != nil {
+		t.Fatalf("parity tests compare with Python in the same run: got no %s, want one made by `make test`", p)
+	}
+	return p
+}
+
+// RunPython runs a script with arguments in the repository's folder and gives its output.
+func RunPython(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(Python(t), append([]string{"-W", "ignore"}, args...)...)
+	cmd.Dir = Root(t)
+	// Python's own OpenMP settings must be those of a user.
+	out, err := cmd.Output()
+	if err != nil {
+		detail := ""
+		if e, ok := errors.AsType[*exec.ExitError](err); ok {
+			detail = string(e.Stderr)
+		}
+		t.Fatalf("python %v: %v\n%s", args, err, detail)
+	}
+	return string(out)
+}
+
+var cudaMissing = sync.OnceValue(func() string {
+	info, err := torch.RuntimeInfo()
+	switch {
+	case err != nil:
+		return err.Error()
+	case !info.CUDA:
+		return "this process loaded libtorch for the CPU: no libcuda.so.1, or torch was built without CUDA"
+	case !torch.IsCUDAAvailable():
+		return "CUDA is loaded and there is no device"
+	}
+	return ""
+})
+
+// RequireCUDA skips a test where there is no CUDA device, and says why. With TORCHVIT_REQUIRE_CUDA=1 a
+// device was promised, and the test fails.
+func RequireCUDA(t testing.TB) {
+	t.Helper()
+	if why := cudaMissing(); why != "" {
+		if os.Getenv("TORCHVIT_REQUIRE_CUDA") == "1" {
+			t.Fatalf("TORCHVIT_REQUIRE_CUDA=1: %s", why)
+		}
+		t.Skipf("needs CUDA: %s", why)
+	}
+}

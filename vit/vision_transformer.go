@@ -1,0 +1,241 @@
+package vit
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/torchvit/torchvit/torch"
+	"github.com/torchvit/torchvit/transforms"
+)
+
+// VisionTransformer is a ViT. Its methods mirror the Python class of scripts/models: B photos, N tokens
+// of embed_dim D, H heads.
+type VisionTransformer struct {
+	*Model
+}
+
+// Load loads a model file whose task is classification, or any other that holds a ViT.
+func Load(path string, o Options) (*VisionTransformer, error) {
+	m, err := LoadModel(path, o)
+	if err != nil {
+		return nil, err
+	}
+	return &VisionTransformer{m}, nil
+}
+
+// Forward gives the logits (B, num_classes) of pixels (B, 3, H, W).
+func (v *VisionTransformer) Forward(ctx context.Context, pixels *torch.Tensor) (*torch.Tensor, error) {
+	return v.Tensor(ctx, "forward", pixels)
+}
+
+// ForwardFeatures gives the tokens after the final norm (B, N, D), prefix tokens first, and the last
+// block's attention weights after the softmax (B, heads, N, N).
+func (v *VisionTransformer) ForwardFeatures(ctx context.Context, pixels *torch.Tensor) (tokens, attention *torch.Tensor, err error) {
+	return v.Pair(ctx, "forward_features", pixels)
+}
+
+// ForwardWithAttention gives the logits and the last block's attention (B, heads, N, N) from one pass.
+func (v *VisionTransformer) ForwardWithAttention(ctx context.Context, pixels *torch.Tensor) (logits, attention *torch.Tensor, err error) {
+	return v.Pair(ctx, "forward_with_attention", pixels)
+}
+
+// ForwardBlocks gives the tokens (B, N, D) that leave the named blocks, before the final norm: timm's
+// forward_intermediates.
+func (v *VisionTransformer) ForwardBlocks(ctx context.Context, pixels *torch.Tensor, blocks ...int) ([]*torch.Tensor, error) {
+	out, err := v.Call(ctx, "forward_blocks", pixels, append([]int{}, blocks...))
+	if err != nil {
+		return nil, err
+	}
+	tokens, ok := out.([]*torch.Tensor)
+	if !ok || len(tokens) != len(blocks) {
+		torch.CloseAll(out)
+		return nil, fmt.Errorf("forward_blocks: %w: got %T, want %d tensors", ErrOutput, out, len(blocks))
+	}
+	return tokens, nil
+}
+
+// Attention gives a block's attention weights after the softmax (B, heads, N, N). A negative block
+// counts from the last.
+func (v *VisionTransformer) Attention(ctx context.Context, pixels *torch.Tensor, block int) (*torch.Tensor, error) {
+	return v.Tensor(ctx, "attention", pixels, block)
+}
+
+// Class is one answer of a classification.
+type Class struct {
+	// Index is the class's place among the logits.
+	Index int `json:"index"`
+	// Label is its name.
+	Label string `json:"label"`
+	// Score is its probability: softmax over the logits in float32, 0 to 1.
+	Score float32 `json:"score"`
+}
+
+// Classify gives the k most probable classes of each photo, best first, equal scores by index. Photos
+// whose tensors have one shape run as one batch.
+func (v *VisionTransformer) Classify(ctx context.Context, k int, images ...transforms.Source) ([][]Class, error) {
+	if err := v.Need("classify", TaskClassification); err != nil {
+		return nil, err
+	}
+	if k < 1 {
+		return nil, fmt.Errorf("classify: %w: got the %d best classes, want 1 or more", torch.ErrInvalidArgument, k)
+	}
+	inputs, err := v.Prepare(ctx, 0, images...)
+	if err != nil {
+		return nil, err
+	}
+	defer CloseInputs(inputs)
+	answers := make([][]Class, len(images))
+	for _, in := range inputs {
+		logits, err := v.Forward(ctx, in.Pixels)
+		if err != nil {
+			return nil, err
+		}
+		classes, err := v.TopK(ctx, logits, k)
+		logits.Close()
+		if err != nil {
+			return nil, err
+		}
+		for i, index := range in.Index {
+			answers[index] = classes[i]
+		}
+	}
+	return answers, nil
+}
+
+// TopK gives the k most probable classes for logits (B, num_classes): softmax in float32, best first,
+// equal scores by index.
+func (v *VisionTransformer) TopK(ctx context.Context, logits *torch.Tensor, k int) ([][]Class, error) {
+	shape := logits.Shape()
+	if len(shape) != 2 || shape[1] < 1 {
+		return nil, fmt.Errorf("top k: %w: got logits of %v, want (B, num_classes)", torch.ErrShape, shape)
+	}
+	scores, err := torch.CallTensor(ctx, "aten::softmax", logits, -1, torch.Float32)
+	if err != nil {
+		return nil, err
+	}
+	defer scores.Close()
+	values, err := torch.CopyData[float32](scores)
+	if err != nil {
+		return nil, err
+	}
+	n := int(shape[1])
+	answers := make([][]Class, shape[0])
+	for b := range answers {
+		row := values[b*n : (b+1)*n]
+		order := make([]int, n)
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(row[j], row[i]) })
+		for _, i := range order[:min(k, n)] {
+			answers[b] = append(answers[b], Class{Index: i, Label: v.Label(i), Score: row[i]})
+		}
+	}
+	return answers, nil
+}
+
+// AttentionMaps is the class token's attention to the patches of one photo, in one block.
+type AttentionMaps struct {
+	// Block is the block, from 0.
+	Block int
+	// Heads, Rows and Columns are the sizes of Values; Rows x Columns is the grid of patches.
+	Heads, Rows, Columns int
+	// Values are the weights, head by head, row by row: softmax's, 0 to 1, prefix tokens left out.
+	Values []float32
+	// Geometry tells which part of the photo the grid covers.
+	Geometry transforms.Geometry
+}
+
+// Head is the map of one head, Rows x Columns values.
+func (a *AttentionMaps) Head(i int) []float32 {
+	n := a.Rows * a.Columns
+	return a.Values[i*n : (i+1)*n]
+}
+
+// Mean is the mean of all heads, Rows x Columns values, added up in float32 in the order of the heads.
+func (a *AttentionMaps) Mean() []float32 {
+	mean := make([]float32, a.Rows*a.Columns)
+	for h := range a.Heads {
+		for i, v := range a.Head(h) {
+			mean[i] += v
+		}
+	}
+	for i := range mean {
+		mean[i] /= float32(a.Heads)
+	}
+	return mean
+}
+
+// Attend gives the class token's attention of one block for each photo, as DINO's
+// visualize_attention.py does: row 0 of the weights, prefix columns dropped, folded to the grid. A
+// negative block counts from the last.
+func (v *VisionTransformer) Attend(ctx context.Context, block int, images ...transforms.Source) ([]*AttentionMaps, error) {
+	inputs, err := v.Prepare(ctx, 0, images...)
+	if err != nil {
+		return nil, err
+	}
+	defer CloseInputs(inputs)
+	answers := make([]*AttentionMaps, len(images))
+	for _, in := range inputs {
+		maps, err := v.attend(ctx, block, in)
+		if err != nil {
+			return nil, err
+		}
+		for i, index := range in.Index {
+			answers[index] = maps[i]
+		}
+	}
+	return answers, nil
+}
+
+func (v *VisionTransformer) attend(ctx context.Context, block int, in Input) ([]*AttentionMaps, error) {
+	tokens := v.meta.Tokens
+	if tokens == nil || len(tokens.PatchSize) == 0 {
+		return nil, fmt.Errorf("attend: %w: the metadata has no tokens.patch_size", ErrNoMetadata)
+	}
+	attention, err := v.Attention(ctx, in.Pixels, block)
+	if err != nil {
+		return nil, err
+	}
+	defer attention.Close()
+	shape, pixels := attention.Shape(), in.Pixels.Shape()
+	patchH, patchW := tokens.PatchSize[0], tokens.PatchSize[len(tokens.PatchSize)-1]
+	rows, columns := int(pixels[2])/patchH, int(pixels[3])/patchW
+	prefix := tokens.Prefix
+	if len(shape) != 4 || shape[0] != pixels[0] || shape[2] != shape[3] || int(shape[3]) != prefix+rows*columns {
+		return nil, fmt.Errorf("attend: %w: got attention of %v, want (%d, heads, N, N) with N = %d prefix tokens and %d x %d patches", torch.ErrShape, shape, pixels[0], prefix, rows, columns)
+	}
+	if block < 0 {
+		block += tokens.Depth
+	}
+	// Only row 0 crosses: (B, heads, N, N)[:, :, 0, prefix:].
+	var scope torch.Scope
+	defer scope.Close()
+	own := torch.Own(&scope)
+	row, err := own(torch.CallTensor(ctx, "aten::select.int", attention, 2, 0))
+	if err != nil {
+		return nil, err
+	}
+	if row, err = own(torch.CallTensor(ctx, "aten::slice.Tensor", row, 2, prefix, nil, 1)); err != nil {
+		return nil, err
+	}
+	if row, err = own(row.CastTo(torch.Float32)); err != nil {
+		return nil, err
+	}
+	values, err := torch.CopyData[float32](row)
+	if err != nil {
+		return nil, err
+	}
+	heads := int(shape[1])
+	n := heads * rows * columns
+	maps := make([]*AttentionMaps, shape[0])
+	for b := range maps {
+		maps[b] = &AttentionMaps{
+			Block: block, Heads: heads, Rows: rows, Columns: columns,
+			Values: values[b*n : (b+1)*n : (b+1)*n], Geometry: in.Geometry[b],
+		}
+	}
+	return maps, nil
+}
