@@ -274,6 +274,7 @@ func (b *build) compileAll(ctx context.Context, cancel context.CancelFunc) (obje
 
 	var all tasks
 	var mu sync.Mutex
+	var lacking *Error // a CUDA header that no package brought: CPU users can do without
 	done := 0
 	one := func(name, object string) error {
 		b.group.acquire()
@@ -284,7 +285,14 @@ func (b *build) compileAll(ctx context.Context, cancel context.CancelFunc) (obje
 		start := time.Now()
 		how := "kept"
 		if !isFile(object) {
-			if err := b.compile(ctx, name, object); err != nil {
+			err := b.compile(ctx, name, object)
+			if e, ok := errors.AsType[*Error](err); ok && isCUDASource(name) && missingHeader.MatchString(e.Reason) {
+				mu.Lock()
+				defer mu.Unlock()
+				lacking = e
+				return nil
+			}
+			if err != nil {
 				return err
 			}
 			how = time.Since(start).Round(100 * time.Millisecond).String()
@@ -316,8 +324,15 @@ func (b *build) compileAll(ctx context.Context, cancel context.CancelFunc) (obje
 	}
 	all.run(cancel, func() error { return b.compileMKLFast(ctx) })
 	all.run(cancel, func() error { return b.compileStubs(ctx) })
-	return objects, cudaObjects, firstCause(all.wait())
+	err = firstCause(all.wait())
+	if lacking != nil {
+		b.o.logf("the CUDA side library is left out: %s", lacking.Reason)
+		cudaObjects = nil
+	}
+	return objects, cudaObjects, err
 }
+
+var missingHeader = regexp.MustCompile(`fatal error: .*(No such file or directory|file not found)`)
 
 var includeLine = regexp.MustCompile(`(?m)^\s*#\s*include\s*([<"])([^>"]+)[>"]`)
 

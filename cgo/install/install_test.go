@@ -367,6 +367,48 @@ func TestStubs(t *testing.T) {
 	assert.Equal(t, 42, callAnswer(t, in.LibTorch.TorchvisionOps, append([]string{in.Shim}, in.Stubs...)...))
 }
 
+// TestCUDASideLibrary has a torch with CUDA, whose headers are there in part.
+func TestCUDASideLibrary(t *testing.T) {
+	isolate(t)
+	root := fakeTorch(t, filepath.Join(t.TempDir(), "site-packages"), "2.15.0+cu132")
+	site, lib := filepath.Dir(root), filepath.Join(root, "lib")
+	write(t, filepath.Join(root, "version.py"), "__version__ = '2.15.0+cu132'\ncuda: Optional[str] = '13.2'\n")
+	sharedLibrary(t, filepath.Join(lib, "libtorch_cuda.so"), "libtorch_cuda.so", "int cuda_answer() { return 7; }")
+	sharedLibrary(t, filepath.Join(lib, "libc10_cuda.so"), "libc10_cuda.so", "")
+	sharedLibrary(t, filepath.Join(site, "nvidia/cu13/lib/libcudart.so.13"), "libcudart.so.13", "int runtime_answer() { return 8; }")
+	sources := dummyShim()
+	sources["cuda_a.cc"] = &fstest.MapFile{Data: []byte("#include \"shim.h\"\n#include <crt/host_config.h>\n#include <cuda_runtime_api.h>\n" +
+		"int cuda_answer();\nextern \"C\" __attribute__((visibility(\"default\"))) int tv_cuda() { return cuda_answer() + runtime_answer() + tv_answer(); }\n")}
+
+	in, err := Setup(t.Context(), sources, Options{LibTorch: root})
+	require.NoError(t, err)
+	assert.Empty(t, in.ShimCUDA, "no headers, no side library, and no failure")
+
+	for _, header := range cudaHeaders {
+		write(t, filepath.Join(site, "nvidia/cu13/include", header), "#pragma once\n")
+	}
+	write(t, filepath.Join(site, "nvidia/cu13/include/cuda_runtime_api.h"), "#pragma once\n#include <not/brought.h>\nint runtime_answer();\n")
+	var log bytes.Buffer
+	in, err = Setup(t.Context(), sources, Options{LibTorch: root, Log: &log})
+	require.NoError(t, err)
+	assert.Empty(t, in.ShimCUDA)
+	assert.Contains(t, log.String(), "left out")
+	assert.Contains(t, log.String(), "not/brought.h")
+
+	write(t, filepath.Join(site, "nvidia/cu13/include/cuda_runtime_api.h"), "#pragma once\nint runtime_answer();\n")
+	in, err = Setup(t.Context(), sources, Options{LibTorch: root, Force: true})
+	require.NoError(t, err)
+	require.NotEmpty(t, in.ShimCUDA)
+	lib2, err := readLibrary(in.ShimCUDA)
+	require.NoError(t, err)
+	assert.Subset(t, lib2.needed, []string{shimName, "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so.13"})
+	assert.Equal(t, 42, callAnswer(t, in.Shim, in.ShimCUDA), "every symbol of the side library resolves")
+
+	sources["cuda_a.cc"].Data = append(sources["cuda_a.cc"].Data, "int wrong = nothing;\n"...)
+	_, err = Setup(t.Context(), sources, Options{LibTorch: root})
+	assert.ErrorContains(t, err, "nothing", "an error of ours is an error")
+}
+
 func TestSetupErrors(t *testing.T) {
 	cache := isolate(t)
 	root := fakeTorch(t, filepath.Join(t.TempDir(), "site-packages"), "2.15.0+cpu")

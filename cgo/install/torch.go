@@ -166,11 +166,12 @@ func (t *LibTorch) readTorchvision() {
 }
 
 // cudaHeaders are those that ATen's CUDA headers include, one of each package.
-var cudaHeaders = []string{"cuda_runtime_api.h", "crt/host_config.h", "cublas_v2.h", "cusparse.h", "cusolverDn.h"}
+var cudaHeaders = []string{"cuda_runtime_api.h", "crt/host_config.h", "nv/target", "cublas_v2.h", "cusparse.h", "cusolverDn.h"}
 
 // readCUDA finds the CUDA headers and libraries of NVIDIA's wheels, which sit
 // beside torch, or those of a toolkit. The wheels that torch 2.15 depends on
-// lack crt/host_config.h; Triton's, which it depends on too, has it.
+// lack crt/host_config.h; Triton's, which it depends on too, has it. Those of
+// torch 2.11 lack nv/target too, so that there is no CUDA side library there.
 func (t *LibTorch) readCUDA() {
 	if t.CUDAVersion == "" || !isFile(filepath.Join(t.LibDir, "libtorch_cuda.so")) {
 		return
