@@ -90,9 +90,7 @@ def load_photos(folder: Path, names: list[str]) -> list[Image.Image]:
     return [Image.open(folder / name).convert("RGB") for name in names]
 
 
-def random_crop(
-    photo: Image.Image, size: tuple[int, int], rng: np.random.Generator
-) -> Image.Image:
+def random_crop(photo: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """Cuts a random rectangle of size's (height, width) proportions and resizes it."""
     height, width = size
     largest = min(photo.height / height, photo.width / width)
@@ -108,7 +106,9 @@ def background_bank(
 ) -> Tensor:
     """Returns count square crops as uint8 (count, 3, size, size)."""
     crops = [random_crop(photos[i % len(photos)], (size, size), rng) for i in range(count)]
-    return torch.from_numpy(np.stack([np.asarray(c) for c in crops])).permute(0, 3, 1, 2).contiguous()
+    return (
+        torch.from_numpy(np.stack([np.asarray(c) for c in crops])).permute(0, 3, 1, 2).contiguous()
+    )
 
 
 @dataclass
@@ -134,9 +134,7 @@ def place(
             side = rng.uniform(*scale) * short
             x = rng.uniform(side * 0.45, width - side * 0.45)
             y = rng.uniform(side * 0.45, height - side * 0.45)
-            apart = all(
-                max(abs(x - px), abs(y - py)) > 0.46 * (side + ps) for px, py, ps in placed
-            )
+            apart = all(max(abs(x - px), abs(y - py)) > 0.46 * (side + ps) for px, py, ps in placed)
             if apart:
                 placed.append((x, y, side))
                 break
@@ -167,21 +165,18 @@ def paste(
     for slot in range(max(len(layout) for layout in layouts)):
         rows = [i for i, layout in enumerate(layouts) if len(layout) > slot]
         picks = torch.from_numpy(rng.integers(0, len(garments.labels), len(rows)))
-        theta = torch.empty(len(rows), 2, 3)
-        for j, i in enumerate(rows):
-            x, y, side = layouts[i][slot]
-            angle = rng.normal(0, 8) * math.pi / 180
-            flip = -1.0 if rng.random() < 0.5 else 1.0
-            cos, sin = math.cos(angle), math.sin(angle)
-            fx, fy = width / side, height / side
-            cx, cy = 2 * x / width - 1, 2 * y / height - 1
-            # Maps the scene's normalised coordinates to the garment's.
-            theta[j] = torch.tensor(
-                [
-                    [flip * cos * fx, flip * sin * fy, -flip * (cos * fx * cx + sin * fy * cy)],
-                    [-sin * fx, cos * fy, sin * fx * cx - cos * fy * cy],
-                ]
-            )
+        x, y, side = np.array([layouts[i][slot] for i in rows]).T
+        angle = rng.normal(0, 8, len(rows)) * math.pi / 180
+        flip = np.where(rng.random(len(rows)) < 0.5, -1.0, 1.0)
+        cos, sin = np.cos(angle), np.sin(angle)
+        fx, fy = width / side, height / side
+        cx, cy = 2 * x / width - 1, 2 * y / height - 1
+        # Maps the scene's normalised coordinates to the garment's.
+        matrix = [
+            [flip * cos * fx, flip * sin * fy, -flip * (cos * fx * cx + sin * fy * cy)],
+            [-sin * fx, cos * fy, sin * fx * cx - cos * fy * cy],
+        ]
+        theta = torch.from_numpy(np.array(matrix).transpose(2, 0, 1)).float()
         grid = F.affine_grid(theta, [len(rows), 2, height, width], align_corners=False)
         layer = F.grid_sample(garments.pixels[picks], grid, mode="bilinear", align_corners=False)
         grey, alpha = layer[:, :1], layer[:, 1:]

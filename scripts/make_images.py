@@ -53,7 +53,9 @@ def photos(folder: Path) -> dict[str, bytes]:
     coffee = Image.open(folder / "coffee.png").convert("RGB")
     return {
         "astronaut.jpg": encode(astronaut, "JPEG", quality=90, subsampling="4:4:4"),
-        "chelsea.png": encode(chelsea.resize((300, 200), Image.Resampling.LANCZOS), "PNG", optimize=True),
+        "chelsea.png": encode(
+            chelsea.resize((300, 200), Image.Resampling.LANCZOS), "PNG", optimize=True
+        ),
         "coffee.jpg": encode(coffee, "JPEG", quality=92, subsampling="4:2:0"),
         "rocket.jpg": (folder / "rocket.jpg").read_bytes(),
     }

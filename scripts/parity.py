@@ -143,7 +143,9 @@ class Model:
     def need(self, command: str, *tasks: str) -> None:
         """Fails when the file is for another task."""
         if self.task not in tasks:
-            raise SystemExit(f"{command}: the file's task is {self.task}, want {' or '.join(tasks)}")
+            raise SystemExit(
+                f"{command}: the file's task is {self.task}, want {' or '.join(tasks)}"
+            )
 
 
 def top_k(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -195,7 +197,11 @@ def detect(args: argparse.Namespace, model: Model) -> None:
         if args.json:
             names = ("xmin", "ymin", "xmax", "ymax")
             rows = [
-                {"score": scores[i], "label": model.label(labels[i]), "box": dict(zip(names, boxes[i]))}
+                {
+                    "score": scores[i],
+                    "label": model.label(labels[i]),
+                    "box": dict(zip(names, boxes[i])),
+                }
                 for i in kept
             ]
             print(to_json({"image": path, "width": width, "height": height, "detections": rows}))

@@ -18,12 +18,10 @@ are different photos; garments come from the training and the test split.
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import os
 import time
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import garments as g
-from fetch_photos import fetch
 from models.segmentation import VisionTransformerForSegmentation
-from models.vision_transformer import VisionTransformer
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "testdata" / "generated" / "garments"
@@ -55,14 +51,29 @@ class Trainee(VisionTransformerForSegmentation):
         return self.head(tokens[:, 0]), self.segment(tokens, x.shape[2], x.shape[3])
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up, then half a cosine to nothing."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+@dataclass
+class Phase:
+    """A part of the ViT's training. Garments are about as many pixels large in all of
+    them, so that cheap small images teach what larger ones need."""
+
+    steps: int
+    single: int  # images with one garment, which also train the classifier
+    single_size: int
+    several: int  # images with one to five garments
+    several_size: int
+    peak: float  # learning rate at the start of the phase; it falls towards the next one's
 
 
-def train_vit(photos: Path, steps: int, minutes: float, seed: int) -> None:
+PHASES = [
+    Phase(1300, 128, 32, 0, 0, 1.5e-3),
+    Phase(450, 48, 64, 0, 0, 9e-4),
+    Phase(330, 16, 64, 16, 96, 6e-4),
+    Phase(60, 8, 64, 8, 144, 1.5e-4),
+]
+PIXELS = (26, 44)  # side of a garment's frame in pixels
+
+
+def train_vit(photos: Path, minutes: float, seed: int) -> None:
     """Trains the ViT and saves its state dict."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -70,42 +81,51 @@ def train_vit(photos: Path, steps: int, minutes: float, seed: int) -> None:
     bank = g.background_bank(g.load_photos(photos, g.TRAIN_PHOTOS), 2000, 176, rng)
     model = Trainee().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0, weight_decay=0.05, betas=(0.9, 0.98))
-    class_weight = torch.ones(1 + len(g.CLASSES))
-    class_weight[0] = 0.4
-    late = int(steps * 0.92)  # the last steps see larger images, as at inference
-    start, done = time.process_time(), 0
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, 1e-3, 80)
-        size = (96, 96) if step < late else (144, 144)
-        half = 16
-        single = g.paste(g.draw_backgrounds(bank, half, size, rng), data, rng, (1, 1), (0.45, 0.9))
-        scale = (0.3, 0.6) if step < late else (0.22, 0.45)
-        several = g.paste(g.draw_backgrounds(bank, half, size, rng), data, rng, (1, 4), scale)
-        images = torch.cat([single.images, several.images])
-        mask = torch.cat([single.mask, several.mask])
-        target = torch.tensor([int(v[0]) - 1 if len(v) else -100 for v in single.labels])
-        logits, pixels = model.both(images)
-        class_loss = F.cross_entropy(logits[:half], target)
-        pixel_loss = F.cross_entropy(pixels, mask, class_weight)
-        loss = pixel_loss + 0.5 * class_loss
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        done = step + 1
-        if step % 50 == 0 or done == steps:
-            right = (logits[:half].argmax(1) == target).float().mean()
-            print(
-                f"vit {step:5d}/{steps} pixel {pixel_loss:.3f} class {class_loss:.3f} "
-                f"top-1 {right:.2f} {time.process_time() - start:.0f} s",
-                flush=True,
-            )
-            torch.save(model.state_dict(), WORK / "vit.part")
-        if time.process_time() - start > minutes * 60:
-            print(f"vit: stopped after {minutes} processor minutes at step {done}")
-            break
-    record("vit", {"steps": done, "cpu_seconds": round(time.process_time() - start), "seed": seed})
+    weight = torch.ones(1 + len(g.CLASSES))
+    weight[0] = 0.4
+    start, done, accuracy = time.process_time(), 0, 0.0
+    total = sum(phase.steps for phase in PHASES)
+    for number, phase in enumerate(PHASES):
+        following = PHASES[number + 1].peak if number + 1 < len(PHASES) else 0.0
+        side = phase.single_size
+        single_scale = (PIXELS[0] / side, min(0.97, 1.25 * PIXELS[1] / side))
+        for step in range(phase.steps):
+            rate = phase.peak + (following - phase.peak) * step / phase.steps
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1.0, (done + 1) / 100)
+            backgrounds = g.draw_backgrounds(bank, phase.single, (side, side), rng)
+            single = g.paste(backgrounds, data, rng, (1, 1), single_scale)
+            target = torch.tensor([int(v[0]) - 1 if len(v) else -100 for v in single.labels])
+            logits, pixels = model.both(single.images)
+            class_loss = F.cross_entropy(logits, target)
+            pixel_loss = F.cross_entropy(pixels, single.mask, weight)
+            loss = pixel_loss + class_loss
+            if phase.several:
+                size = (phase.several_size, phase.several_size)
+                scale = (PIXELS[0] / size[0], PIXELS[1] / size[0])
+                backgrounds = g.draw_backgrounds(bank, phase.several, size, rng)
+                several = g.paste(backgrounds, data, rng, (1, 5), scale)
+                _, pixels = model.both(several.images)
+                loss = loss + F.cross_entropy(pixels, several.mask, weight)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            right = float((logits.argmax(1) == target).float().mean())
+            accuracy += (right - accuracy) * 0.02
+            done += 1
+            if done % 50 == 0 or done == total:
+                print(
+                    f"vit {done:5d}/{total} loss {loss.item():.3f} pixel {pixel_loss:.3f} "
+                    f"class {class_loss:.3f} top-1 {accuracy:.2f} "
+                    f"{time.process_time() - start:.0f} s",
+                    flush=True,
+                )
+                torch.save(model.state_dict(), WORK / "vit.part")
+            if time.process_time() - start > minutes * 60:
+                break
+    seconds = round(time.process_time() - start)
+    record("vit", {"steps": done, "of": total, "cpu_seconds": seconds, "seed": seed})
     torch.save(model.state_dict(), WORK / "vit.part")
     os.replace(WORK / "vit.part", WORK / "vit.pth")
 

@@ -64,7 +64,10 @@ class SimpleFeaturePyramid(nn.Module):
     """
 
     def __init__(
-        self, vit: VisionTransformer, out_channels: int = 256, scales: Sequence[float] = (4, 2, 1, 0.5)
+        self,
+        vit: VisionTransformer,
+        out_channels: int = 256,
+        scales: Sequence[float] = (4, 2, 1, 0.5),
     ) -> None:
         super().__init__()
         self.vit = vit

@@ -140,4 +140,6 @@ def require_head(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.split(".")[-2:-1] in (["head"], ["head_dist"], ["segmentation_head"], ["conv"]):
             if parameter.ndim >= 2 and not bool(parameter.any()):
-                raise SystemExit(f"{name} is all zeros: load a checkpoint with a head or --reset-head")
+                raise SystemExit(
+                    f"{name} is all zeros: load a checkpoint with a head or --reset-head"
+                )

@@ -1,0 +1,591 @@
+"""Makes testdata/modules: tiny TorchScript modules, one for each thing the boundary meets.
+
+    .venv/bin/python scripts/make_modules.py
+
+testdata/modules/README.md says what each takes and gives; the checks below hold it to that.
+Files are a few kilobytes each and are written whole.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+import modelfile
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "testdata" / "modules"
+
+
+class Identity(nn.Module):
+    """Returns its input: the same tensor, not a copy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Answer(nn.Module):
+    """Takes nothing and gives 42."""
+
+    def forward(self) -> Tensor:
+        return torch.full([1], 42.0)
+
+
+class Add(nn.Module):
+    """x * 2 + y + 42."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * 2.0 + y + 42.0
+
+
+class Tuples(nn.Module):
+    """(x, x + 1)."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        return x, x + 1
+
+
+class Nested(nn.Module):
+    """A tuple of a list of tuples, a dict of lists, and a tuple with scalars and none."""
+
+    def forward(
+        self, x: Tensor
+    ) -> Tuple[
+        List[Tuple[Tensor, int]], Dict[str, List[Tensor]], Tuple[bool, float, str, Optional[Tensor]]
+    ]:
+        pairs = [(x, 1), (x * 2, 2)]
+        lists = {"a": [x, x + 1], "b": [x - 1]}
+        return pairs, lists, (True, 0.5, "deep", None)
+
+
+class Detections(nn.Module):
+    """The shape of a scripted detector's answer: (losses, [{boxes, labels, scores}, ...])."""
+
+    def forward(
+        self, images: List[Tensor], targets: Optional[List[Dict[str, Tensor]]] = None
+    ) -> Tuple[Dict[str, Tensor], List[Dict[str, Tensor]]]:
+        losses: Dict[str, Tensor] = {}
+        found: List[Dict[str, Tensor]] = []
+        for i, image in enumerate(images):
+            height, width = float(image.shape[-2]), float(image.shape[-1])
+            found.append(
+                {
+                    "boxes": torch.tensor([[0.0, 0.0, width, height]]),
+                    "labels": torch.tensor([i + 1]),
+                    "scores": image.mean().reshape(1),
+                }
+            )
+        if targets is not None:
+            losses["count"] = torch.tensor(float(len(targets)))
+        return losses, found
+
+
+class Scalars(nn.Module):
+    """One method for each scalar: they take one and give a changed one back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    @torch.jit.export
+    def bool_(self, v: bool) -> bool:
+        return not v
+
+    @torch.jit.export
+    def int_(self, v: int) -> int:
+        return v + 1
+
+    @torch.jit.export
+    def float_(self, v: float) -> float:
+        return v * 2.0
+
+    @torch.jit.export
+    def str_(self, v: str) -> str:
+        return v + "!"
+
+    @torch.jit.export
+    def none_(self) -> None:
+        return None
+
+    @torch.jit.export
+    def describe(self, b: bool, i: int, f: float, s: str) -> str:
+        return "{} {} {} {}".format(b, i, f, s)
+
+
+class Lists(nn.Module):
+    """Lists in and out: tensors, bools, ints, floats, strings, nested."""
+
+    def forward(self, x: List[Tensor]) -> Tensor:
+        return torch.stack(x).sum(0)
+
+    @torch.jit.export
+    def tensors(self, x: List[Tensor]) -> List[Tensor]:
+        return [t + 1 for t in x]
+
+    @torch.jit.export
+    def bools(self, v: List[bool]) -> List[bool]:
+        return [not b for b in v]
+
+    @torch.jit.export
+    def ints(self, v: List[int]) -> List[int]:
+        return [i * 2 for i in v]
+
+    @torch.jit.export
+    def floats(self, v: List[float]) -> List[float]:
+        return [f / 2 for f in v]
+
+    @torch.jit.export
+    def strings(self, v: List[str]) -> List[str]:
+        return [s.upper() for s in v]
+
+    @torch.jit.export
+    def nested(self, v: List[List[int]]) -> List[List[int]]:
+        return [row + [len(row)] for row in v]
+
+    @torch.jit.export
+    def empty(self) -> List[Tensor]:
+        out: List[Tensor] = []
+        return out
+
+
+class Dicts(nn.Module):
+    """Dictionaries with string and int keys, in and out."""
+
+    def forward(self, x: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        out: Dict[str, Tensor] = {}
+        for key, value in x.items():
+            out[key + "_twice"] = value * 2
+        return out
+
+    @torch.jit.export
+    def by_int(self, x: Dict[int, Tensor]) -> Dict[int, Tensor]:
+        out: Dict[int, Tensor] = {}
+        for key, value in x.items():
+            out[key + 1] = value * float(key)
+        return out
+
+    @torch.jit.export
+    def lists(self, x: Dict[str, List[Tensor]]) -> Dict[str, Tensor]:
+        out: Dict[str, Tensor] = {}
+        for key, values in x.items():
+            out[key] = torch.stack(values).sum(0)
+        return out
+
+    @torch.jit.export
+    def numbers(self) -> Dict[str, float]:
+        return {"pi": 3.25, "e": 2.75}
+
+
+class Strings(nn.Module):
+    """Text in and out, any Unicode."""
+
+    def forward(self, s: str) -> str:
+        return s
+
+    @torch.jit.export
+    def greeting(self) -> str:
+        return "Grüße, 世界 🌍"
+
+    @torch.jit.export
+    def length(self, s: str) -> int:
+        return len(s)
+
+
+class Optionals(nn.Module):
+    """Optional arguments with and without defaults."""
+
+    def forward(self, x: Tensor, bias: Optional[Tensor] = None, scale: float = 2.0) -> Tensor:
+        x = x * scale
+        if bias is not None:
+            x = x + bias
+        return x
+
+    @torch.jit.export
+    def maybe(self, x: Tensor, give: bool) -> Optional[Tensor]:
+        if give:
+            return x
+        return None
+
+    @torch.jit.export
+    def ints(self, v: Optional[int]) -> int:
+        if v is None:
+            return -1
+        return v
+
+
+class Counter(nn.Module):
+    """Writes an attribute and a buffer on each call: a module with state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: int = 0
+        self.register_buffer("total", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.total = self.total + x.sum()
+        return self.total.clone()
+
+    @torch.jit.export
+    def count(self) -> int:
+        return self.calls
+
+    @torch.jit.export
+    def reset(self) -> None:
+        self.calls = 0
+        self.total = torch.zeros(1)
+
+
+class Inner(nn.Module):
+    """Raises for negative input."""
+
+    def forward(self, x: Tensor, depth: int) -> Tensor:
+        if bool((x < 0).any()):
+            raise ValueError("negative value at depth {}".format(depth))
+        return x.sqrt()
+
+
+class Middle(nn.Module):
+    """Calls Inner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+
+    def helper(self, x: Tensor, depth: int) -> Tensor:
+        return self.inner(x, depth + 1)
+
+    def forward(self, x: Tensor, depth: int) -> Tensor:
+        return self.helper(x, depth + 1)
+
+
+class Raises(nn.Module):
+    """Fails deep inside, so that the error has a stack; other methods fail in other ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = Middle()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.middle(x, 1)
+
+    @torch.jit.export
+    def shapes(self, x: Tensor) -> Tensor:
+        return x @ torch.ones(7, 5)
+
+    @torch.jit.export
+    def check(self, x: Tensor) -> Tensor:
+        assert x.dim() == 2, "want a matrix"
+        return x
+
+    @torch.jit.export
+    def index(self, v: List[int], i: int) -> int:
+        return v[i]
+
+    @torch.jit.export
+    def unicode(self, x: Tensor) -> Tensor:
+        if x.numel() > 0:
+            raise RuntimeError("größer als erlaubt ✗")
+        return x
+
+
+class Methods(nn.Module):
+    """Several methods with several arguments and defaults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+    @torch.jit.export
+    def scaled(self, x: Tensor, scale: float = 0.5, offset: int = 1) -> Tensor:
+        return x * scale + offset
+
+    @torch.jit.export
+    def pick(self, x: Tensor, index: int) -> Tensor:
+        return x[index]
+
+    @torch.jit.export
+    def blocks(self, x: Tensor, indices: List[int]) -> List[Tensor]:
+        return [x * i for i in indices]
+
+
+class DTypes(nn.Module):
+    """Buffers of every dtype that a ViT file can hold, and floating parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("b_bool", torch.tensor([True, False, True]))
+        self.register_buffer("b_uint8", torch.tensor([0, 128, 255], dtype=torch.uint8))
+        self.register_buffer("b_int8", torch.tensor([-128, 0, 127], dtype=torch.int8))
+        self.register_buffer("b_int16", torch.tensor([-32768, 0, 32767], dtype=torch.int16))
+        self.register_buffer("b_int32", torch.tensor([-(2**31), 0, 2**31 - 1], dtype=torch.int32))
+        self.register_buffer("b_int64", torch.tensor([-(2**63), 0, 2**63 - 1], dtype=torch.int64))
+        for name, dtype in FLOATS.items():
+            self.register_buffer("b_" + name, torch.tensor([-1.5, 0.0, 0.1], dtype=dtype))
+            self.register_parameter(
+                "p_" + name, nn.Parameter(torch.tensor([[0.25, -2.0]], dtype=dtype))
+            )
+
+    def forward(self, x: Tensor) -> List[Tensor]:
+        return [
+            self.b_bool, self.b_uint8, self.b_int8, self.b_int16, self.b_int32, self.b_int64,
+            self.b_float16, self.b_bfloat16, self.b_float32, self.b_float64,
+        ]  # fmt: skip
+
+    @torch.jit.export
+    def cast(self, x: Tensor) -> List[Tensor]:
+        return [
+            x.to(torch.bool), x.to(torch.uint8), x.to(torch.int8), x.to(torch.int16),
+            x.to(torch.int32), x.to(torch.int64), x.to(torch.float16), x.to(torch.bfloat16),
+            x.to(torch.float32), x.to(torch.float64),
+        ]  # fmt: skip
+
+
+FLOATS = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+
+class Norm(nn.Module):
+    """Batch norm and dropout: train and eval differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.drop = nn.Dropout(0.5)
+        with torch.no_grad():
+            self.norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
+            self.norm.running_var.copy_(torch.tensor([4.0, 9.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.norm(x))
+
+
+class Attributes(nn.Module):
+    """Plain attributes of each kind."""
+
+    nothing: Optional[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flag: bool = True
+        self.count: int = 7
+        self.ratio: float = 0.25
+        self.name: str = "attributes"
+        self.sizes: List[int] = [2, 3, 4]
+        self.table: Dict[str, int] = {"a": 1, "b": 2}
+        self.nothing = None
+        self.linear = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(2))
+            self.linear.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.count
+
+
+class Point(NamedTuple):
+    """A named tuple of tensors."""
+
+    x: Tensor
+    y: Tensor
+
+
+class NamedTuples(nn.Module):
+    """A named tuple out: its fields are in place order."""
+
+    def forward(self, x: Tensor) -> Point:
+        return Point(x, -x)
+
+
+@torch.jit.script
+class Box:
+    """A TorchScript class: a value kind that the boundary does not map."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class Unsupported(nn.Module):
+    """Values that have no place in Go, one for each method."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    @torch.jit.export
+    def device(self, x: Tensor) -> torch.device:
+        return x.device
+
+    @torch.jit.export
+    def complex_(self, x: Tensor) -> complex:
+        return 1 + 2j
+
+    @torch.jit.export
+    def complex_tensor(self, x: Tensor) -> Tensor:
+        return torch.complex(x, x)
+
+    @torch.jit.export
+    def object(self, x: Tensor) -> Box:
+        return Box(x)
+
+    @torch.jit.export
+    def nested(self, x: Tensor) -> List[torch.device]:
+        return [x.device]
+
+    @torch.jit.export
+    def sparse(self, x: Tensor) -> Tensor:
+        return x.to_sparse()
+
+
+class Memory(nn.Module):
+    """Views and layouts that a reader must take care with."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        expanded = x.reshape(-1)[:1].expand(3, 1)
+        return x.transpose(-1, -2), x[..., 1:], expanded, torch.empty(0, 3)
+
+    @torch.jit.export
+    def add_(self, x: Tensor, value: float) -> Tensor:
+        return x.add_(value)
+
+    @torch.jit.export
+    def alias(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        return x, x
+
+
+class Slow(nn.Module):
+    """Busy for a while: n products of two 256 x 256 matrices."""
+
+    def forward(self, x: Tensor, n: int) -> Tensor:
+        y = x
+        for _ in range(n):
+            y = (y @ x).clamp(-1, 1)
+        return y
+
+
+class Suppress(nn.Module):
+    """Needs torchvision's operators: non-maximum suppression."""
+
+    def forward(self, boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+        return torch.ops.torchvision.nms(boxes, scores, threshold)
+
+
+EXTRA = {"labels.json": '["cat","dog"]', "note.txt": "Grüße\n", "blob.bin": bytes(range(256))}
+
+MODULES: Dict[str, Callable[[], nn.Module]] = {
+    "identity": Identity,
+    "answer": Answer,
+    "add": Add,
+    "tuple": Tuples,
+    "nested": Nested,
+    "detections": Detections,
+    "scalars": Scalars,
+    "lists": Lists,
+    "dicts": Dicts,
+    "strings": Strings,
+    "optionals": Optionals,
+    "counter": Counter,
+    "raises": Raises,
+    "methods": Methods,
+    "dtypes": DTypes,
+    "norm": Norm,
+    "attributes": Attributes,
+    "namedtuple": NamedTuples,
+    "unsupported": Unsupported,
+    "memory": Memory,
+    "slow": Slow,
+    "nms": Suppress,
+    "extra": Identity,
+}
+
+
+def fails(call: Callable[[], object], text: str) -> None:
+    """Checks that a call raises and that its message holds text."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001  any kind will do
+        assert text in str(error), f"want {text!r} in {error}"
+        return
+    raise AssertionError(f"want an error with {text!r}")
+
+
+def check(out: Path) -> None:
+    """Holds the files to what README.md says."""
+    load = {name: torch.jit.load(str(out / f"{name}.pt")) for name in MODULES}
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert load["identity"](x).data_ptr() == x.data_ptr()
+    assert load["answer"]().tolist() == [42.0]
+    assert load["add"](x, x).tolist() == [[45.0, 48.0], [51.0, 54.0]]
+    first, second = load["tuple"](x)
+    assert first.equal(x) and second.equal(x + 1)
+    pairs, lists, rest = load["nested"](x)
+    assert pairs[1][1] == 2 and pairs[1][0].equal(x * 2)
+    assert sorted(lists) == ["a", "b"] and rest == (True, 0.5, "deep", None)
+    losses, found = load["detections"]([torch.ones(3, 4, 6)])
+    assert losses == {} and found[0]["boxes"].tolist() == [[0.0, 0.0, 6.0, 4.0]]
+    scalars = load["scalars"]
+    assert scalars.bool_(True) is False and scalars.int_(2**62) == 2**62 + 1
+    assert scalars.float_(0.25) == 0.5 and scalars.str_("a") == "a!" and scalars.none_() is None
+    assert scalars.describe(True, 3, 0.5, "x") == "True 3 0.5 x"
+    assert load["lists"]([x, x]).equal(x * 2)
+    assert load["lists"].nested([[5, 6], []]) == [[5, 6, 2], [0]]
+    assert load["dicts"]({"a": x})["a_twice"].equal(x * 2)
+    assert load["dicts"].by_int({3: x})[4].equal(x * 3)
+    assert load["strings"].greeting() == "Grüße, 世界 🌍"
+    assert load["optionals"](x).equal(x * 2) and load["optionals"].maybe(x, False) is None
+    counter = load["counter"]
+    assert counter(x).item() == 10 and counter(x).item() == 20 and counter.count() == 2
+    fails(lambda: load["raises"](-x), "negative value at depth 3")
+    fails(lambda: load["raises"].shapes(x), "cannot be multiplied")
+    fails(lambda: load["raises"].index([1], 5), "index out of range")
+    assert load["methods"](x).tolist() == [[7.0, 10.0], [15.0, 22.0]]
+    assert load["methods"].scaled(x).tolist() == [[1.5, 2.0], [2.5, 3.0]]
+    assert len(load["dtypes"](x)) == 10 and len(load["dtypes"].cast(x)) == 10
+    norm = load["norm"]
+    assert not norm.training and torch.allclose(norm(x)[0], torch.tensor([0.0, 0.0]), atol=1e-4)
+    assert load["attributes"](x).equal(x * 7)
+    assert load["namedtuple"](x).y.equal(-x)
+    assert str(load["unsupported"].device(x)) == "cpu"
+    assert load["unsupported"].complex_(x) == 1 + 2j
+    assert load["memory"](x)[3].shape == (0, 3)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
+    kept = load["nms"](boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5)
+    assert kept.tolist() == [1, 2]
+    extra = dict.fromkeys(EXTRA, "")
+    torch.jit.load(str(out / "extra.pt"), _extra_files=extra)
+    got = extra["blob.bin"]
+    assert (got if isinstance(got, bytes) else got.encode()) == EXTRA["blob.bin"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="folder (default %(default)s)")
+    out = parser.parse_args().out
+    import torchvision  # noqa: F401  registers nms
+
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as tmp:
+        for name, module in MODULES.items():
+            with modelfile.portable_sources():
+                scripted = torch.jit.script(module().eval())
+            part = Path(tmp) / f"{name}.pt"
+            scripted.save(str(part), _extra_files=EXTRA if name == "extra" else {})
+        check(Path(tmp))
+        for name in MODULES:
+            shutil.move(str(Path(tmp) / f"{name}.pt"), out / f"{name}.pt")
+    print(f"{out}: {len(MODULES)} modules")
+
+
+if __name__ == "__main__":
+    main()
