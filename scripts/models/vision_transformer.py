@@ -208,7 +208,7 @@ class VisionTransformer(nn.Module):
         height, width = x.shape[2], x.shape[3]
         if height % self.patch_size[0] != 0 or width % self.patch_size[1] != 0:
             raise ValueError(
-                "image is {}x{}, want height and width that are multiples of the patch {}x{}".format(
+                "image is {}x{}, want sides that are multiples of the patch {}x{}".format(
                     height, width, self.patch_size[0], self.patch_size[1]
                 )
             )
