@@ -44,7 +44,7 @@ $(DEV_STAMP): $(VENV_STAMP)
 
 $(MODEL_STAMP): $(VENV_STAMP)
 	@echo "== test models"
-	$(VENV)/bin/python scripts/export_parity_models.py --out testdata/generated/parity
+	$(VENV)/bin/python scripts/export_parity_models.py --out testdata/generated
 	@rm -f testdata/generated/.stamp-*
 	@touch $@
 

@@ -1,6 +1,6 @@
 """Writes the models that the parity tests compare, with seeded weights.
 
-    .venv/bin/python scripts/export_parity_models.py --out testdata/generated/parity
+    .venv/bin/python scripts/export_parity_models.py --out testdata/generated
 
 Nothing is done when the folder already holds what these scripts, the installed versions
 and this processor make (torch is not even imported then). --force writes all again.
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "testdata" / "generated" / "parity"
+OUT = ROOT / "testdata" / "generated"
 PHOTOS = ["astronaut.jpg", "chelsea.png", "coffee.jpg", "rocket.jpg"]
 SOURCES = ["export_parity_models.py", "export.py", "modelfile.py", "preprocess.py"]
 
