@@ -166,7 +166,7 @@ func isCUDASource(name string) bool {
 // key names the finished folder: the same key, the same files.
 func (b *build) key() string {
 	h := sha256.New()
-	fmt.Fprintln(h, "layout 1", hashFiles(b.files, func(string) bool { return true }))
+	fmt.Fprintln(h, "layout 2", hashFiles(b.files, func(string) bool { return true }))
 	b.hashConfig(h)
 	return hex.EncodeToString(h.Sum(nil))[:20]
 }

@@ -96,9 +96,9 @@ type Install struct {
 	// MKLFast exports mkl_serv_intel_cpu_true; opened before libtorch it gives
 	// MKL's AVX-512 path on AMD processors.
 	MKLFast string `json:"mkl_fast"`
-	// StubDir holds Stubs: libraries to open with RTLD_GLOBAL before
-	// torchvision's, on the CPU plan only. They bear the names of CUDA
-	// libraries that torchvision's CPU operators do not use.
+	// StubDir holds Stubs: libraries to open before torchvision's, on the CPU
+	// plan only (RTLD_LOCAL is enough). They bear the names of libraries of
+	// CUDA and Python that torchvision's CPU operators do not use.
 	StubDir string   `json:"stub_dir"`
 	Stubs   []string `json:"stubs"`
 	// Key is the folder's name in the cache.

@@ -356,15 +356,19 @@ func TestStubs(t *testing.T) {
 	const ops = "int torch_cpu_answer();\nextern \"C\" void only_cuda();\n" +
 		"extern \"C\" int tv_answer() { return torch_cpu_answer(); }\nextern \"C\" void gpu() { only_cuda(); }"
 	sharedLibrary(t, filepath.Join(vision, "_C_stable.so"), "", ops, "-L"+lib, "-ltorch", "-ltorch_cuda", "-ltorch_cpu", "-Wl,-rpath-link,"+lib)
-	sharedLibrary(t, filepath.Join(vision, "image_stable.so"), "", "", "-L"+lib, "-ltorch_cpu")
+	sharedLibrary(t, filepath.Join(lib, pythonLibrary), pythonLibrary, "")
+	const image = "extern \"C\" char PyInstanceMethod_Type[8];\nextern \"C\" void* python_type = PyInstanceMethod_Type;"
+	sharedLibrary(t, filepath.Join(vision, "image_stable.so"), "", image, "-L"+lib, "-ltorch_cpu", "-ltorch_python")
 
 	in, err := Setup(t.Context(), dummyShim(), Options{LibTorch: root})
 	require.NoError(t, err)
-	assert.Equal(t, []string{filepath.Join(in.StubDir, "libtorch.so"), filepath.Join(in.StubDir, "libtorch_cuda.so")}, in.Stubs)
+	assert.Equal(t, []string{
+		filepath.Join(in.StubDir, "libtorch.so"), filepath.Join(in.StubDir, "libtorch_cuda.so"), filepath.Join(in.StubDir, pythonLibrary),
+	}, in.Stubs)
 	symbols, err := exports(in.Stubs[1])
 	require.NoError(t, err)
 	assert.Equal(t, map[string]bool{"only_cuda": true}, symbols)
-	assert.Equal(t, 42, callAnswer(t, in.LibTorch.TorchvisionOps, append([]string{in.Shim}, in.Stubs...)...))
+	assert.Equal(t, 42, callAnswer(t, in.LibTorch.TorchvisionOps, append([]string{in.Shim}, append(in.Stubs, in.LibTorch.TorchvisionImage)...)...))
 }
 
 // TestCUDASideLibrary has a torch with CUDA, whose headers are there in part.

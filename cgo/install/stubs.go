@@ -12,6 +12,8 @@ import (
 // What the CPU plan opens of libtorch itself.
 var cpuPlan = []string{cpuLibrary, "libc10.so"}
 
+const pythonLibrary = "libtorch_python.so"
+
 // Libraries that a CPU plan never opens.
 var (
 	torchLibrary = regexp.MustCompile(`^lib(torch|c10)(_.*)?\.so$`)
@@ -20,7 +22,7 @@ var (
 
 // neededStubs lists the libraries that torchvision's libraries name as
 // dependencies and the CPU plan does not open: libtorch.so, libtorch_cuda.so,
-// libc10_cuda.so, and a CUDA library that cannot be found at all.
+// libc10_cuda.so, libtorch_python.so, and a CUDA library that cannot be found at all.
 func (t *LibTorch) neededStubs() ([]string, error) {
 	var stubs []string
 	cpu, err := readLibrary(filepath.Join(t.LibDir, cpuLibrary))
@@ -47,11 +49,17 @@ func (t *LibTorch) neededStubs() ([]string, error) {
 	return stubs, nil
 }
 
+// symbolSet is what a stub defines. Nothing on the CPU uses any of it.
+type symbolSet struct {
+	functions []string
+	data      []string
+}
+
 // stubSymbols lists, for each stub, the symbols that torchvision's libraries
 // want from the library it stands for and that no library of the CPU plan has.
-// The linker asks for them only where it binds at once (LD_BIND_NOW, -z now),
-// and nothing on the CPU calls them.
-func (t *LibTorch) stubSymbols(stubs []string) (map[string][]string, error) {
+// The linker asks for functions only where it binds at once (LD_BIND_NOW, -z
+// now), and for data always. Older torchvisions want Python's types, too.
+func (t *LibTorch) stubSymbols(stubs []string) (map[string]symbolSet, error) {
 	wanted := map[string]bool{}
 	for _, path := range []string{t.TorchvisionOps, t.TorchvisionImage} {
 		if path == "" {
@@ -74,7 +82,7 @@ func (t *LibTorch) stubSymbols(stubs []string) (map[string][]string, error) {
 			delete(wanted, name)
 		}
 	}
-	symbols := map[string][]string{}
+	symbols := map[string]symbolSet{}
 	for _, stub := range stubs {
 		path := filepath.Join(t.LibDir, stub)
 		if !isFile(path) {
@@ -84,12 +92,19 @@ func (t *LibTorch) stubSymbols(stubs []string) (map[string][]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		var set symbolSet
 		for _, name := range sortedKeys(wanted) {
-			if there[name] {
-				symbols[stub] = append(symbols[stub], name)
-				delete(wanted, name)
+			switch {
+			case there[name]:
+				set.functions = append(set.functions, name)
+			case stub == pythonLibrary && (strings.HasPrefix(name, "Py") || strings.HasPrefix(name, "_Py")):
+				set.data = append(set.data, name)
+			default:
+				continue
 			}
+			delete(wanted, name)
 		}
+		symbols[stub] = set
 	}
 	return symbols, nil
 }
@@ -111,13 +126,16 @@ func (b *build) compileStubs(ctx context.Context) error {
 	return nil
 }
 
-// stubSource defines each symbol as a function that traps.
-func stubSource(symbols []string) string {
+// stubSource defines functions that trap, and data that is zero.
+func stubSource(symbols symbolSet) string {
 	var s strings.Builder
 	s.WriteString("typedef int torchvit_stub;\n")
-	for i, name := range symbols {
+	for i, name := range symbols.functions {
 		fmt.Fprintf(&s, "__attribute__((visibility(\"default\"))) void torchvit_stub_%d(void) __asm__(%q);\n", i, name)
 		fmt.Fprintf(&s, "void torchvit_stub_%d(void) { __builtin_trap(); }\n", i)
+	}
+	for i, name := range symbols.data {
+		fmt.Fprintf(&s, "__attribute__((visibility(\"default\"))) char torchvit_data_%d[1024] __asm__(%q);\n", i, name)
 	}
 	return s.String()
 }
