@@ -108,6 +108,8 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard 'cgo/*.cc' 'cgo/*.h' 'cgo/*.c')
 
+GENERATED = $(wildcard cgo/*.go cgo/*.c cgo/*.h cgo/shim/*.h)
+
 .PHONY: check fmt
 check: $(DEV_STAMP)
 	@echo "== checks"
@@ -116,6 +118,9 @@ check: $(DEV_STAMP)
 	@unformatted=$$($(TOOL) gofumpt -l $(GO_FILES)); test -z "$$unformatted" || { \
 		printf 'not formatted, run make fmt:\n%s\n' "$$unformatted" >&2; exit 1; }
 	$(TOOL) staticcheck ./...
+	$(GO) fix -diff ./...
+	@before=$$(cat $(GENERATED) | sha256sum); $(GO) generate ./cgo; test "$$before" = "$$(cat $(GENERATED) | sha256sum)" || { \
+		echo "generated files in cgo/ were stale and are new now: commit them" >&2; exit 1; }
 	$(GO) mod tidy -diff
 	$(VENV)/bin/ruff check scripts
 	$(VENV)/bin/ruff format --check -q scripts
