@@ -1,0 +1,137 @@
+package transforms
+
+import "fmt"
+
+// Spec is the "preprocess" section of a model file (torchvit.json): how a photo becomes the model's
+// input. The zero value decodes and divides by 255. Steps, in order: decode to RGB, resize, crop, to
+// float, normalise.
+type Spec struct {
+	// Backend is whose arithmetic the resize has; "" is PIL.
+	Backend Backend `json:"backend,omitempty"`
+	// Resize is the size rule.
+	Resize ResizeSpec `json:"resize"`
+	// Interpolation is the filter; "" is Bilinear.
+	Interpolation Interpolation `json:"interpolation,omitempty"`
+	// Antialias is for the backend Torch; nil is true. Pillow always has it.
+	Antialias *bool `json:"antialias,omitempty"`
+	// Crop comes after the resize.
+	Crop CropSpec `json:"crop"`
+	// Mean and Std are per channel, for values of 0..1.
+	Mean []float64 `json:"mean,omitempty"`
+	Std  []float64 `json:"std,omitempty"`
+	// Normalize is how bytes become floats; "" is NormalizeTorchvision, or NormalizeNone without mean and
+	// std.
+	Normalize Normalization `json:"normalize,omitempty"`
+}
+
+// CropSpec is the "crop" part of a Spec. The zero value does not crop.
+type CropSpec struct {
+	// Rule is "none", "center" (torchvision's CenterCrop) or "center_floor" (Hugging Face's).
+	Rule string `json:"rule,omitempty"`
+	// Size is [H, W].
+	Size []int `json:"size,omitempty"`
+}
+
+// Crop rules.
+const (
+	CropNone        = "none"
+	CropCenter      = "center"
+	CropCenterFloor = "center_floor"
+)
+
+func (s *Spec) crops() bool { return s.Crop.Rule == CropCenter || s.Crop.Rule == CropCenterFloor }
+
+func (s *Spec) resizing() resizing {
+	return resizing{filter: s.Interpolation, backend: s.Backend, antialias: s.Antialias == nil || *s.Antialias}
+}
+
+// channels is 1 for a model of grey images, which has one mean.
+func (s *Spec) channels() int {
+	if len(s.Mean) == 1 {
+		return 1
+	}
+	return 3
+}
+
+// Validate gives an ErrSpec for a description that cannot be carried out.
+func (s *Spec) Validate() error {
+	if err := s.resizing().validate(); err != nil {
+		return err
+	}
+	if err := s.Resize.validate(); err != nil {
+		return err
+	}
+	switch s.Crop.Rule {
+	case "", CropNone:
+	case CropCenter, CropCenterFloor:
+		if err := validSize("crop.size", s.Crop.Size, 1, 2); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%w: crop.rule: got %q, want none, center or center_floor", ErrSpec, s.Crop.Rule)
+	}
+	if s.Resize.Rule == RuleLetterbox && s.crops() {
+		if crop, canvas := hw(s.Crop.Size), hw(s.Resize.Size); crop.Height > canvas.Height || crop.Width > canvas.Width {
+			return fmt.Errorf("%w: crop.size: got %v, want at most the letterbox's %v", ErrSpec, s.Crop.Size, s.Resize.Size)
+		}
+	}
+	_, err := s.Normalize.table(s.Mean, s.Std, s.channels())
+	return err
+}
+
+// Plan is what becomes of a photo of that size. The spec must be a valid one.
+func (s *Spec) Plan(photo Size) (Geometry, error) {
+	r := s.Resize.Resized(photo)
+	if err := checkResized(r); err != nil {
+		return Geometry{}, err
+	}
+	g := Geometry{
+		Height: photo.Height, Width: photo.Width, ResizedHeight: r.Height, ResizedWidth: r.Width,
+		OutputHeight: r.Height, OutputWidth: r.Width,
+	}
+	if s.Resize.Rule == RuleLetterbox {
+		canvas := hw(s.Resize.Size)
+		top, left := LetterboxOffset(r, canvas)
+		g = g.window(-top, -left, canvas.Height, canvas.Width)
+	}
+	if s.crops() {
+		rule := CenterCropWindow
+		if s.Crop.Rule == CropCenterFloor {
+			rule = FloorCropWindow
+		}
+		size := hw(s.Crop.Size)
+		top, left := rule(Size{g.OutputHeight, g.OutputWidth}, size)
+		g = g.window(top, left, size.Height, size.Width)
+	}
+	return g, nil
+}
+
+// OutputSize is the size of every tensor, where it does not depend on the photo.
+func (s *Spec) OutputSize() (size Size, fixed bool) {
+	switch {
+	case s.crops():
+		return hw(s.Crop.Size), true
+	case s.Resize.Rule == RuleLetterbox:
+		return hw(s.Resize.Size), true
+	case s.Resize.Rule == RuleExact:
+		return s.Resize.Resized(Size{}), true
+	}
+	return Size{}, false
+}
+
+func (s *Spec) fill() uint8 {
+	if s.Resize.Rule == RuleLetterbox {
+		return letterboxFill
+	}
+	return 0
+}
+
+func checkResized(s Size) error {
+	if s.Height < 1 || s.Width < 1 {
+		return fmt.Errorf("%w: resize: got %d x %d pixels, want at least one", ErrSpec, s.Width, s.Height)
+	}
+	if s.Height > maxSide || s.Width > maxSide {
+		return &SizeError{What: "output", Height: s.Height, Width: s.Width, Limit: maxSide}
+	}
+	return nil
+}
