@@ -164,7 +164,7 @@ tv_status* tv_module_load(const char* path, int64_t path_len, const void* data, 
     tv::add_node(values.get(), TV_DICT, static_cast<int64_t>(files.size()));
     for (const auto& [name, content] : files) {
       tv::add_string(values.get(), name);
-      tv::add_string(values.get(), content);
+      tv::add_bytes(values.get(), content);
     }
     *out = new tv_module(std::move(m));
     *found = values.release();

@@ -236,8 +236,9 @@ tv_node* add_node(tv_values* out, int32_t kind, int64_t count) {
   return &out->nodes.back();
 }
 
-void add_string(tv_values* out, const std::string& raw) {
-  const std::string s = valid_utf8(raw);
+void add_string(tv_values* out, const std::string& s) { add_bytes(out, valid_utf8(s)); }
+
+void add_bytes(tv_values* out, const std::string& s) {
   add_node(out, TV_STRING, static_cast<int64_t>(s.size()))->i = static_cast<int64_t>(out->text.size());
   out->text += s;
 }

@@ -52,6 +52,8 @@ void write(const c10::IValue& v, tv_values* out);
 void write_result(const c10::IValue& v, tv_node* out, tv_values** more);
 
 tv_node* add_node(tv_values* out, int32_t kind, int64_t count = 0);
+// Text is made valid UTF-8; bytes stay as they are.
 void add_string(tv_values* out, const std::string& s);
+void add_bytes(tv_values* out, const std::string& s);
 
 }  // namespace tv

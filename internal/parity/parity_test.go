@@ -1,0 +1,402 @@
+// Package parity compares the outputs of model files, from photo file to answer, with Python's of the
+// same file, on the same machine, in the same run: equal bits.
+package parity
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/torchvit/torchvit/internal/testmain"
+	"github.com/torchvit/torchvit/seg"
+	"github.com/torchvit/torchvit/torch"
+	"github.com/torchvit/torchvit/torch/npy"
+	"github.com/torchvit/torchvit/transforms"
+	"github.com/torchvit/torchvit/vit"
+)
+
+// The number of intra-op threads is one for the process, so each number has a process of its own, which
+// these variables start.
+const (
+	threadsVariable = "TORCHVIT_PARITY_THREADS"
+	folderVariable  = "TORCHVIT_PARITY_FOLDER"
+)
+
+func TestMain(m *testing.M) {
+	threads, err := strconv.Atoi(os.Getenv(threadsVariable))
+	if err != nil { // the parent: it never opens libtorch
+		os.Exit(m.Run())
+	}
+	testmain.Run(m, torch.Config{Device: "cpu", IntraOpThreads: threads})
+}
+
+// parityCase is one of parity.py's cases.
+type parityCase struct {
+	ID      string   `json:"id"`
+	Model   string   `json:"model"`
+	Head    string   `json:"head,omitempty"`
+	Images  []string `json:"images"`
+	Size    []int    `json:"size,omitempty"`
+	Method  string   `json:"method"`
+	Args    []any    `json:"args,omitempty"`
+	Threads int      `json:"threads"`
+	DType   string   `json:"dtype"`
+	Warmup  int      `json:"warmup"`
+}
+
+var photos = []string{
+	"testdata/images/astronaut.jpg", "testdata/images/chelsea.png",
+	"testdata/images/coffee.jpg", "testdata/images/rocket.jpg",
+}
+
+const generated = "testdata/generated/"
+
+// cases is every combination that the project promises.
+func cases() []parityCase {
+	var all []parityCase
+	add := func(c parityCase, name string) {
+		for _, threads := range []int{1, 2} {
+			for _, batch := range []int{1, 4} {
+				for _, dtype := range []string{"float32", "bfloat16"} {
+					c := c
+					c.Threads, c.DType, c.Warmup = threads, dtype, 2
+					c.Images = photos[:batch]
+					if batch == 1 { // another photo for every thread count
+						c.Images = photos[threads : threads+1]
+					}
+					c.ID = fmt.Sprintf("%s-t%d-b%d-%s", name, threads, batch, dtype)
+					all = append(all, c)
+				}
+			}
+		}
+	}
+	methods := func(model, name string, depth int, size []int) {
+		c := parityCase{Model: generated + model + ".pt", Size: size}
+		for _, m := range []struct {
+			method string
+			args   []any
+		}{
+			{"forward", nil},
+			{"forward_features", nil},
+			{"forward_with_attention", nil},
+			{"forward_blocks", []any{[]int{0, depth - 1}}},
+			{"attention", []any{-1}},
+		} {
+			c.Method, c.Args = m.method, m.args
+			add(c, name+"-"+m.method)
+		}
+	}
+	methods("vit_reference", "reference", 4, []int{224, 224})
+	methods("vit_reference", "reference-160x192", 4, []int{160, 192})
+	methods("vit_tiny_patch16_224", "tiny", 12, nil)
+	methods("deit_tiny_distilled_patch16_224", "deit", 12, nil)
+	methods("vit_little_patch16_reg4_gap_256", "registers-gap", 4, nil)
+	methods("vit_small_patch14_dinov2", "patch14", 4, nil)
+	methods("vit_small_patch14_reg4_dinov2", "registers", 4, nil)
+	methods("segmentation", "segmentation", 4, []int{192, 256})
+	add(parityCase{Model: generated + "vit_reference.pt", Head: generated + "segmentation_head.pt", Size: []int{192, 256}, Method: "forward"}, "custom")
+	add(parityCase{Model: generated + "detection.pt", Method: "forward"}, "detection")
+	return all
+}
+
+// TestParity runs Python once for all cases and then Go in a process for each number of threads.
+func TestParity(t *testing.T) {
+	if os.Getenv(threadsVariable) != "" {
+		t.Skip("the parent's test")
+	}
+	if testing.Short() {
+		t.Skip("-short: the forwards of all models run without the race detector and sanitizers only")
+	}
+	dir := t.TempDir()
+	list, err := json.Marshal(cases())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "cases.json"), list, 0o644))
+	testmain.RunPython(t, "scripts/parity.py", "dump", "--cases", filepath.Join(dir, "cases.json"), "--out", dir)
+	for _, threads := range []string{"1", "2"} {
+		t.Run(threads+"-threads", func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestParityOf", "-test.v")
+			cmd.Env = append(os.Environ(), threadsVariable+"="+threads, folderVariable+"="+dir)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			want := len(cases()) / 2
+			if got := strings.Count(string(out), "    --- PASS: TestParityOfCases/"); got != want {
+				t.Fatalf("got %d cases that passed, want %d\n%s", got, want, out)
+			}
+			for line := range strings.Lines(string(out)) {
+				if strings.Contains(line, "summary:") {
+					t.Log(strings.TrimSpace(line))
+				}
+			}
+		})
+	}
+}
+
+// TestParityOfCases runs in a child process.
+func TestParityOfCases(t *testing.T) {
+	threads, err := strconv.Atoi(os.Getenv(threadsVariable))
+	if err != nil {
+		t.Skip("a child of TestParity runs it")
+	}
+	dir := os.Getenv(folderVariable)
+	t.Chdir(testmain.Root(t))
+	var elements, outputs int
+	var loaded model
+	defer func() { loaded.close() }()
+	for _, c := range cases() {
+		if c.Threads != threads {
+			continue
+		}
+		t.Run(c.ID, func(t *testing.T) {
+			want, err := npy.ReadZip(filepath.Join(dir, c.ID+".npz"))
+			require.NoError(t, err)
+			loaded.load(t, c)
+			got := loaded.run(t, c)
+			n, err := compare(want, got)
+			require.NoError(t, err)
+			require.NoError(t, substance(c, got))
+			elements, outputs = elements+n, outputs+len(got)
+		})
+	}
+	t.Logf("summary: %d threads: %d arrays with %d elements have Python's bits, on %s/%s", threads, outputs, elements, runtime.GOOS, runtime.GOARCH)
+}
+
+// model holds the files of the running case.
+type model struct {
+	key  string
+	vit  *vit.VisionTransformer
+	head *seg.SegmentationHead
+}
+
+func (m *model) close() {
+	if m.vit != nil {
+		m.vit.Close()
+	}
+	if m.head != nil {
+		m.head.Close()
+	}
+	*m = model{}
+}
+
+// load loads the case's files unless they are those of the case before.
+func (m *model) load(t *testing.T, c parityCase) {
+	key := fmt.Sprint(c.Model, c.Head, c.Size, c.DType)
+	if key == m.key {
+		return
+	}
+	m.close()
+	dtype, err := torch.ParseDType(c.DType)
+	require.NoError(t, err)
+	meta, err := vit.ReadMetadata(c.Model)
+	require.NoError(t, err)
+	if c.Size != nil {
+		meta.Preprocess.Resize = transforms.ResizeSpec{Rule: "exact", Size: c.Size}
+		meta.Preprocess.Crop = transforms.CropSpec{Rule: "none"}
+	}
+	m.vit, err = vit.Load(c.Model, vit.Options{DType: dtype, Metadata: meta})
+	require.NoError(t, err)
+	if c.Head != "" {
+		m.head, err = seg.LoadHead(c.Head, vit.Options{DType: dtype})
+		require.NoError(t, err)
+	}
+	m.key = key
+}
+
+// run gives every array of the case under parity.py's names.
+func (m *model) run(t *testing.T, c parityCase) map[string]*npy.Array {
+	ctx := t.Context()
+	var scope torch.Scope
+	defer scope.Close()
+	sources := make([]transforms.Source, len(c.Images))
+	for i, path := range c.Images {
+		sources[i] = transforms.Path(path)
+	}
+	detection := m.vit.Metadata().Task == vit.TaskDetection
+	limit := 0
+	if detection {
+		limit = 1
+	}
+	inputs, err := m.vit.Prepare(ctx, limit, sources...)
+	require.NoError(t, err)
+	defer vit.CloseInputs(inputs)
+
+	got := map[string]*npy.Array{}
+	put := func(name string, tensor *torch.Tensor) {
+		a, err := torch.ToNpy(tensor)
+		require.NoError(t, err)
+		got[name] = a
+	}
+	var args []any
+	if detection {
+		images := make([]*torch.Tensor, len(inputs))
+		for i, in := range inputs {
+			images[in.Index[0]], err = torch.CallTensor(ctx, "aten::select.int", in.Pixels, 0, 0)
+			require.NoError(t, err)
+			scope.Track(images[in.Index[0]])
+			put(fmt.Sprintf("in0.%d", in.Index[0]), images[in.Index[0]])
+			require.Zero(t, i-in.Index[0])
+		}
+		args = []any{images}
+	} else {
+		require.Len(t, inputs, 1, "the photos make one batch")
+		put("in0", inputs[0].Pixels)
+		args = append([]any{inputs[0].Pixels}, c.Args...)
+	}
+	var answer any
+	for range c.Warmup + 1 {
+		torch.CloseAll(answer)
+		if m.head != nil {
+			custom := seg.CustomSegmentationModel{ViT: m.vit, SegmentationHead: m.head}
+			answer, err = custom.Forward(ctx, inputs[0].Pixels)
+		} else {
+			answer, err = m.vit.Call(ctx, c.Method, args...)
+		}
+		require.NoError(t, err)
+	}
+	scope.Track(answer)
+	for _, o := range vit.Outputs(answer) {
+		if tensor, ok := o.Value.(*torch.Tensor); ok {
+			put(o.Name, tensor)
+		}
+	}
+
+	logits, _ := answer.(*torch.Tensor)
+	if c.Method == "forward_with_attention" {
+		logits, _ = answer.(torch.Tuple)[0].(*torch.Tensor)
+	}
+	if logits == nil || c.Method != "forward" && c.Method != "forward_with_attention" {
+		return got
+	}
+	switch {
+	case m.head != nil || m.vit.Metadata().Task == vit.TaskSegmentation:
+		classes, err := seg.ClassMaps(ctx, logits, inputs[0].Geometry)
+		require.NoError(t, err)
+		for i, cm := range classes {
+			name := "class_map"
+			if len(classes) > 1 {
+				name = fmt.Sprintf("class_map.%d", i)
+			}
+			got[name] = &npy.Array{DType: "u1", Shape: []int64{int64(cm.Height), int64(cm.Width)}, Data: cm.Classes}
+		}
+	case m.vit.Metadata().Task == vit.TaskClassification:
+		best, err := m.vit.TopK(ctx, logits, 5)
+		require.NoError(t, err)
+		var scores []float32
+		var indices []int64
+		for _, row := range best {
+			for _, class := range row {
+				scores, indices = append(scores, class.Score), append(indices, int64(class.Index))
+			}
+		}
+		k := int64(len(best[0]))
+		for name, tensor := range map[string]func() (*torch.Tensor, error){
+			"topk_scores":  func() (*torch.Tensor, error) { return torch.NewTensor(scores, int64(len(best)), k) },
+			"topk_indices": func() (*torch.Tensor, error) { return torch.NewTensor(indices, int64(len(best)), k) },
+		} {
+			made, err := tensor()
+			require.NoError(t, err)
+			put(name, made)
+			made.Close()
+		}
+	}
+	return got
+}
+
+// compare demands that every array of Python is there, with the same bits.
+func compare(want, got map[string]*npy.Array) (elements int, err error) {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		w := want[name]
+		if name == "image_sizes" || name == "features" {
+			continue // facts about the case, not outputs of Go's calls
+		}
+		g, ok := got[name]
+		switch {
+		case !ok:
+			return 0, fmt.Errorf("%s: Python has it, Go has only %v", name, slices.Sorted(maps.Keys(got)))
+		case w.DType != g.DType || !slices.Equal(w.Shape, g.Shape):
+			return 0, fmt.Errorf("%s: got %s%v, want %s%v", name, g.DType, g.Shape, w.DType, w.Shape)
+		case string(w.Data) != string(g.Data):
+			different := 0
+			size := len(w.Data) / max(1, int(w.NumEl()))
+			for i := 0; i < len(w.Data); i += size {
+				if string(w.Data[i:i+size]) != string(g.Data[i:i+size]) {
+					different++
+				}
+			}
+			return 0, fmt.Errorf("%s: %d of %d elements differ from Python's", name, different, w.NumEl())
+		}
+		elements += int(w.NumEl())
+	}
+	if len(got) == 0 {
+		return 0, fmt.Errorf("nothing was compared")
+	}
+	return elements, nil
+}
+
+// substance refuses answers on which a comparison would say nothing.
+func substance(c parityCase, got map[string]*npy.Array) error {
+	for name, a := range got {
+		if strings.HasPrefix(name, "class_map") {
+			if n := distinct(a); n < 3 {
+				return fmt.Errorf("%s: got %d classes, want at least 3", name, n)
+			}
+		}
+		if strings.HasPrefix(name, "out") && a.NumEl() > 1 && distinct(a) < 2 {
+			return fmt.Errorf("%s: got one value only", name)
+		}
+	}
+	if strings.HasPrefix(c.ID, "detection") {
+		for i := range c.Images {
+			boxes, scores, labels := got[fmt.Sprintf("out.1.%d.boxes", i)], got[fmt.Sprintf("out.1.%d.scores", i)], got[fmt.Sprintf("out.1.%d.labels", i)]
+			if boxes == nil || scores == nil || labels == nil {
+				return fmt.Errorf("photo %d: got no boxes, scores or labels", i)
+			}
+			minScores := 10
+			if c.DType == "bfloat16" {
+				minScores = 5 // bfloat16 has 8 bits, so scores of different boxes coincide
+			}
+			if boxes.Shape[0] < 10 || distinct(scores) < minScores || distinct(labels) < 3 {
+				return fmt.Errorf("photo %d: got %d boxes, %d scores and %d labels, want at least 10, %d and 3", i, boxes.Shape[0], distinct(scores), distinct(labels), minScores)
+			}
+		}
+	}
+	return nil
+}
+
+// distinct is the number of different elements.
+func distinct(a *npy.Array) int {
+	seen := map[string]bool{}
+	size := len(a.Data) / max(1, int(a.NumEl()))
+	for i := 0; i+size <= len(a.Data) && len(seen) < 64; i += size {
+		seen[string(a.Data[i:i+size])] = true
+	}
+	return len(seen)
+}
+
+// TestComparisonsCanFail breaks what the parity test compares and sees it fail.
+func TestComparisonsCanFail(t *testing.T) {
+	array := func(values ...byte) *npy.Array {
+		return &npy.Array{DType: "u1", Shape: []int64{int64(len(values))}, Data: values}
+	}
+	same := map[string]*npy.Array{"out": array(1, 2, 3)}
+	_, err := compare(same, map[string]*npy.Array{"out": array(1, 2, 3)})
+	require.NoError(t, err)
+	_, err = compare(same, map[string]*npy.Array{"out": array(1, 2, 4)})
+	require.ErrorContains(t, err, "1 of 3 elements differ")
+	_, err = compare(same, map[string]*npy.Array{})
+	require.ErrorContains(t, err, "Python has it")
+	require.Error(t, substance(parityCase{ID: "x"}, map[string]*npy.Array{"out": array(0, 0, 0)}))
+	require.Error(t, substance(parityCase{ID: "x"}, map[string]*npy.Array{"class_map": array(1, 2, 2)}))
+	require.Error(t, substance(parityCase{ID: "detection", Images: photos[:1]}, map[string]*npy.Array{"out.0": array(1, 2)}))
+}

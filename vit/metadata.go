@@ -1,0 +1,597 @@
+package vit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/torchvit/torchvit/transforms"
+)
+
+// ErrMetadata is wrapped by the errors for a description that is not valid.
+var ErrMetadata = errors.New("invalid metadata")
+
+// MetadataFormat is the format of torchvit.json that this package reads.
+const MetadataFormat = 1
+
+// The tasks of a model file.
+const (
+	TaskClassification   = "classification"
+	TaskSegmentation     = "segmentation"
+	TaskSegmentationHead = "segmentation_head"
+	TaskDetection        = "detection"
+)
+
+// Metadata is what a model file says of itself, as torchvit.json: see docs/parity.md. Only Format, Task
+// and Architecture are always there; the zero value of another part means that it is not known.
+type Metadata struct {
+	// Format is MetadataFormat.
+	Format int `json:"format"`
+	// Task is one of the Task constants.
+	Task string `json:"task"`
+	// Architecture is the model's name, as timm's vit_tiny_patch16_224.
+	Architecture string `json:"architecture"`
+	// Torch is the version of PyTorch that wrote the file.
+	Torch string `json:"torch,omitempty"`
+	// Input is what forward takes.
+	Input InputSpec `json:"input"`
+	// Preprocess makes that of a photo.
+	Preprocess transforms.Spec `json:"preprocess"`
+	// Tokens is how the ViT cuts its input, nil where there is none or it is not known.
+	Tokens *Tokens `json:"tokens,omitempty"`
+	// Output is what forward gives.
+	Output OutputSpec `json:"output"`
+	// Labels names the classes by index.
+	Labels []string `json:"labels,omitempty"`
+	// Palette is a colour, red, green and blue, for each of Labels.
+	Palette [][3]uint8 `json:"palette,omitempty"`
+	// Thresholds are those that the model was tuned for.
+	Thresholds *Thresholds `json:"thresholds,omitempty"`
+	// Reference says what torchvit verify replays.
+	Reference *Reference `json:"reference,omitempty"`
+}
+
+// InputSpec is the "input" part of [Metadata].
+type InputSpec struct {
+	// Size is [H, W] in pixels.
+	Size []int `json:"size,omitempty"`
+	// MultipleOf divides the sides of every input; 0 and 1 mean any.
+	MultipleOf int `json:"multiple_of,omitempty"`
+	// Dynamic tells that other sizes than Size work.
+	Dynamic bool `json:"dynamic,omitempty"`
+	// ChannelOrder is "RGB"; "" is the same.
+	ChannelOrder string `json:"channel_order,omitempty"`
+}
+
+// Tokens is the "tokens" part of [Metadata]. A number of 0 is not known, except Prefix.
+type Tokens struct {
+	// PatchSize is [H, W] in pixels.
+	PatchSize []int `json:"patch_size"`
+	// Prefix is the number of tokens before the patches: class, distillation, registers.
+	Prefix   int `json:"prefix"`
+	NumHeads int `json:"num_heads,omitempty"`
+	Depth    int `json:"depth,omitempty"`
+	EmbedDim int `json:"embed_dim,omitempty"`
+}
+
+// OutputSpec is the "output" part of [Metadata].
+type OutputSpec struct {
+	// Kind is logits, segmentation_logits, head_logits or detections, as the task has it.
+	Kind string `json:"kind,omitempty"`
+}
+
+// Thresholds is the "thresholds" part of [Metadata].
+type Thresholds struct {
+	// Score, 0 to 1, is below the scores of the detections that count.
+	Score *float64 `json:"score,omitempty"`
+}
+
+// Reference is the "reference" part of [Metadata]: calls that Python made when it exported the file, whose
+// inputs and answers are in torchvit.reference.npz.
+type Reference struct {
+	Torch string `json:"torch"`
+	// Threads is torch.get_num_threads().
+	Threads int `json:"threads"`
+	// DType is float32, bfloat16 or float16.
+	DType string `json:"dtype"`
+	// CPUVendor is vendor_id of /proc/cpuinfo, CPUCapability what torch.backends.cpu.get_cpu_capability() gave.
+	CPUVendor     string `json:"cpu_vendor"`
+	CPUCapability string `json:"cpu_capability"`
+	// ATol and RTol are the tolerances on another machine, as of torch.allclose.
+	ATol  float64         `json:"atol"`
+	RTol  float64         `json:"rtol"`
+	Calls []ReferenceCall `json:"calls"`
+}
+
+// ReferenceCall is one call of a [Reference].
+type ReferenceCall struct {
+	// Method is the method's name.
+	Method string           `json:"method"`
+	Inputs []ReferenceInput `json:"inputs"`
+	// Outputs are the names of the answer's tensors by their place: out, out.0, out.1.0.boxes.
+	Outputs []string `json:"outputs"`
+}
+
+// ReferenceInput is one argument of a [ReferenceCall]: exactly one of its fields is set. Tensor, Tensors and
+// Image are names of arrays.
+type ReferenceInput struct {
+	// Tensor is one tensor.
+	Tensor string `json:"tensor,omitempty"`
+	// Tensors is a list of tensors.
+	Tensors []string `json:"tensors,omitempty"`
+	// Image is an encoded image file (uint8), which the preprocess turned into a batch of one, or into a list
+	// of one tensor for a detector.
+	Image string `json:"image,omitempty"`
+	// Int is an integer.
+	Int *int64 `json:"int,omitempty"`
+	// Ints is a list of integers; nil is none, empty is the empty list.
+	Ints []int64 `json:"ints,omitzero"`
+}
+
+// OutputArray is the name in torchvit.reference.npz of an output of call k: "c0.out.1".
+func OutputArray(k int, output string) string { return "c" + strconv.Itoa(k) + "." + output }
+
+// Arrays lists the names of all arrays that the reference needs, inputs and outputs, in order.
+func (r *Reference) Arrays() []string {
+	var names []string
+	for k, call := range r.Calls {
+		for _, in := range call.Inputs {
+			for _, name := range append([]string{in.Tensor, in.Image}, in.Tensors...) {
+				if name != "" {
+					names = append(names, name)
+				}
+			}
+		}
+		for _, out := range call.Outputs {
+			names = append(names, OutputArray(k, out))
+		}
+	}
+	return names
+}
+
+const (
+	maxMetadata = 16 << 20
+	maxPixels   = 1 << 16
+	maxText     = 1 << 10
+	maxLabels   = 1 << 20
+	maxNesting  = 32
+)
+
+// ParseMetadata reads torchvit.json, strictly: an unknown or repeated key, a value of the wrong type or out
+// of range is an ErrMetadata, one line that names the field, what was got and what was wanted.
+func ParseMetadata(text []byte) (*Metadata, error) {
+	fail := func(err error) (*Metadata, error) { return nil, fmt.Errorf("%w: %w", ErrMetadata, err) }
+	if len(text) > maxMetadata {
+		return fail(fmt.Errorf("got %d bytes, want at most %d", len(text), maxMetadata))
+	}
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	if !utf8.Valid(text) {
+		return fail(errors.New("got bytes that are not UTF-8, want JSON"))
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := checkJSON(d, reflect.TypeFor[Metadata](), "", 0); err != nil {
+		return fail(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fail(fmt.Errorf("got more after the JSON object, at byte %d", d.InputOffset()))
+	}
+	m := &Metadata{}
+	if err := json.Unmarshal(text, m); err != nil {
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return fail(fmt.Errorf("%s: got %s, want %s", e.Field, e.Value, kindName(e.Type)))
+		}
+		return fail(err)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// checkJSON walks the next value beside the type that it will be decoded to. encoding/json takes keys in any
+// case, takes the last of two, fills up short arrays and lets null stand for anything.
+func checkJSON(d *json.Decoder, t reflect.Type, path string, depth int) error {
+	at := func(path string) string {
+		if path == "" {
+			return "torchvit.json"
+		}
+		return path
+	}
+	if depth > maxNesting {
+		return fmt.Errorf("%s: got values nested deeper than %d", at(path), maxNesting)
+	}
+	token, err := d.Token()
+	if err != nil {
+		return jsonError(err, d.InputOffset())
+	}
+	if t.Kind() == reflect.Pointer {
+		if token == nil {
+			return nil
+		}
+		t = t.Elem()
+	}
+	want := func(got string) error { return fmt.Errorf("%s: got %s, want %s", at(path), got, kindName(t)) }
+	switch v := token.(type) {
+	case nil:
+		return want("null")
+	case bool:
+		if t.Kind() != reflect.Bool {
+			return want(strconv.FormatBool(v))
+		}
+	case json.Number:
+		return checkNumber(v, t, want)
+	case string:
+		if t.Kind() != reflect.String {
+			return want("the string " + quote(v))
+		}
+	case json.Delim:
+		switch {
+		case v == '{' && t.Kind() == reflect.Struct:
+			return checkObject(d, t, path, depth)
+		case v == '[' && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array):
+			n := 0
+			for ; d.More(); n++ {
+				if err := checkJSON(d, t.Elem(), fmt.Sprintf("%s[%d]", path, n), depth+1); err != nil {
+					return err
+				}
+			}
+			if _, err := d.Token(); err != nil {
+				return jsonError(err, d.InputOffset())
+			}
+			if t.Kind() == reflect.Array && n != t.Len() {
+				return want(fmt.Sprintf("a list of %d", n))
+			}
+		case v == '{':
+			return want("an object")
+		default:
+			return want("a list")
+		}
+	}
+	return nil
+}
+
+func checkNumber(v json.Number, t reflect.Type, want func(string) error) error {
+	var err error
+	switch t.Kind() {
+	case reflect.Int, reflect.Int64:
+		_, err = strconv.ParseInt(v.String(), 10, t.Bits())
+	case reflect.Uint8:
+		_, err = strconv.ParseUint(v.String(), 10, 8)
+	case reflect.Float64:
+		_, err = strconv.ParseFloat(v.String(), 64)
+	default:
+		err = strconv.ErrSyntax
+	}
+	if err != nil {
+		return want("the number " + clip(v.String(), 40))
+	}
+	return nil
+}
+
+func checkObject(d *json.Decoder, t reflect.Type, path string, depth int) error {
+	fields := make(map[string]reflect.Type, t.NumField())
+	var names []string
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		fields[name] = f.Type
+		names = append(names, name)
+	}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return jsonError(err, d.InputOffset())
+		}
+		key, _ := token.(string)
+		sub := key
+		if path != "" {
+			sub = path + "." + key
+		}
+		f, ok := fields[key]
+		switch {
+		case !ok:
+			return fmt.Errorf("%s: got an unknown key, want %s", quote(sub), strings.Join(names, ", "))
+		case f == nil:
+			return fmt.Errorf("%s: got the key twice", sub)
+		}
+		fields[key] = nil
+		if err := checkJSON(d, f, sub, depth+1); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return jsonError(err, d.InputOffset())
+	}
+	return nil
+}
+
+func jsonError(err error, offset int64) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("got the end of the text at byte %d, want a whole JSON object", offset)
+	}
+	return fmt.Errorf("got no JSON at byte %d: %w", offset, err)
+}
+
+func kindName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	case reflect.Uint8:
+		return "a whole number of 0 to 255"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Array:
+		return fmt.Sprintf("a list of %d", t.Len())
+	case reflect.Pointer:
+		return kindName(t.Elem())
+	}
+	return "an object"
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "..."
+	}
+	return s
+}
+
+// quote shows text from a file in one short line.
+func quote(s string) string { return strconv.QuoteToASCII(clip(s, 60)) }
+
+var (
+	torchVersion = regexp.MustCompile(`^[0-9]+\.[0-9]+(\.[0-9]+)?[-+.0-9A-Za-z]{0,40}$`)
+	methodName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,200}$`)
+	outputName   = regexp.MustCompile(`^out(\.[^.]+)*$`)
+	outputKinds  = map[string]string{
+		TaskClassification: "logits", TaskSegmentation: "segmentation_logits",
+		TaskSegmentationHead: "head_logits", TaskDetection: "detections",
+	}
+)
+
+// Validate gives an ErrMetadata for a description that does not hold together, with the first field that is
+// wrong.
+func (m *Metadata) Validate() error {
+	if err := m.validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrMetadata, err)
+	}
+	return nil
+}
+
+func (m *Metadata) validate() error {
+	if m.Format != MetadataFormat {
+		hint := ""
+		if m.Format > MetadataFormat {
+			hint = ": a newer torchvit wrote it"
+		}
+		return fmt.Errorf("format: got %d, want %d%s", m.Format, MetadataFormat, hint)
+	}
+	kind, ok := outputKinds[m.Task]
+	if !ok {
+		return fmt.Errorf("task: got %s, want classification, segmentation, segmentation_head or detection", quote(m.Task))
+	}
+	if m.Architecture == "" {
+		return errors.New("architecture: got an empty name, want the model's")
+	}
+	if err := plainText("architecture", m.Architecture); err != nil {
+		return err
+	}
+	if m.Torch != "" && !torchVersion.MatchString(m.Torch) {
+		return fmt.Errorf("torch: got %s, want a version such as 2.15.0", quote(m.Torch))
+	}
+	if m.Output.Kind != "" && m.Output.Kind != kind {
+		return fmt.Errorf("output.kind: got %s, want %q for task %s", quote(m.Output.Kind), kind, m.Task)
+	}
+	for _, check := range []func() error{m.Input.validate, m.validatePreprocess, m.Tokens.validate, m.validateClasses, m.Reference.validate} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plainText refuses text that would not print in one line.
+func plainText(path, s string) error {
+	if len(s) > maxText {
+		return fmt.Errorf("%s: got a text of %d bytes, want at most %d", path, len(s), maxText)
+	}
+	if !utf8.ValidString(s) || strings.IndexFunc(s, unicode.IsControl) >= 0 {
+		return fmt.Errorf("%s: got %s, want text without control characters", path, quote(s))
+	}
+	return nil
+}
+
+func inRange(path string, got, low, high int) error {
+	if got < low || got > high {
+		return fmt.Errorf("%s: got %d, want %d to %d", path, got, low, high)
+	}
+	return nil
+}
+
+func sides(path string, size []int, high int) error {
+	if len(size) != 2 {
+		return fmt.Errorf("%s: got %d numbers, want 2 (height and width)", path, len(size))
+	}
+	for i, v := range size {
+		if err := inRange(fmt.Sprintf("%s[%d]", path, i), v, 1, high); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *InputSpec) validate() error {
+	if in.Size != nil {
+		if err := sides("input.size", in.Size, maxPixels); err != nil {
+			return err
+		}
+	}
+	if err := inRange("input.multiple_of", in.MultipleOf, 0, maxPixels); err != nil {
+		return err
+	}
+	for i, v := range in.Size {
+		if in.MultipleOf > 1 && v%in.MultipleOf != 0 {
+			return fmt.Errorf("input.size[%d]: got %d, want a multiple of input.multiple_of, %d", i, v, in.MultipleOf)
+		}
+	}
+	if in.ChannelOrder != "" && in.ChannelOrder != "RGB" {
+		return fmt.Errorf("input.channel_order: got %s, want \"RGB\"", quote(in.ChannelOrder))
+	}
+	return nil
+}
+
+func (m *Metadata) validatePreprocess() error {
+	for name, values := range map[string][]float64{"mean": m.Preprocess.Mean, "std": m.Preprocess.Std} {
+		for i, v := range values {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				return fmt.Errorf("preprocess.%s[%d]: got %v, want a finite number", name, i, v)
+			}
+		}
+	}
+	if err := m.Preprocess.Validate(); err != nil {
+		return fmt.Errorf("preprocess: %w", err)
+	}
+	return nil
+}
+
+func (t *Tokens) validate() error {
+	if t == nil {
+		return nil
+	}
+	if err := sides("tokens.patch_size", t.PatchSize, maxPixels); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		path      string
+		got, high int
+	}{
+		{"tokens.prefix", t.Prefix, 1 << 12}, {"tokens.num_heads", t.NumHeads, 1 << 12},
+		{"tokens.depth", t.Depth, 1 << 12}, {"tokens.embed_dim", t.EmbedDim, 1 << 20},
+	} {
+		if err := inRange(f.path, f.got, 0, f.high); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Metadata) validateClasses() error {
+	if len(m.Labels) > maxLabels {
+		return fmt.Errorf("labels: got %d, want at most %d", len(m.Labels), maxLabels)
+	}
+	for i, label := range m.Labels {
+		if err := plainText(fmt.Sprintf("labels[%d]", i), label); err != nil {
+			return err
+		}
+	}
+	if len(m.Palette) > 0 && len(m.Labels) > 0 && len(m.Palette) != len(m.Labels) {
+		return fmt.Errorf("palette: got %d colours, want one for each of the %d labels", len(m.Palette), len(m.Labels))
+	}
+	if t := m.Thresholds; t != nil && t.Score != nil && !(*t.Score >= 0 && *t.Score <= 1) {
+		return fmt.Errorf("thresholds.score: got %v, want 0 to 1", *t.Score)
+	}
+	return nil
+}
+
+func (r *Reference) validate() error {
+	if r == nil {
+		return nil
+	}
+	if !torchVersion.MatchString(r.Torch) {
+		return fmt.Errorf("reference.torch: got %s, want a version such as 2.15.0", quote(r.Torch))
+	}
+	if err := inRange("reference.threads", r.Threads, 1, 1<<12); err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"float32", "bfloat16", "float16"}, r.DType) {
+		return fmt.Errorf("reference.dtype: got %s, want float32, bfloat16 or float16", quote(r.DType))
+	}
+	for path, s := range map[string]string{"reference.cpu_vendor": r.CPUVendor, "reference.cpu_capability": r.CPUCapability} {
+		if err := plainText(path, s); err != nil {
+			return err
+		}
+	}
+	for path, v := range map[string]float64{"reference.atol": r.ATol, "reference.rtol": r.RTol} {
+		if !(v >= 0 && v <= 1) {
+			return fmt.Errorf("%s: got %v, want 0 to 1", path, v)
+		}
+	}
+	if len(r.Calls) == 0 {
+		return errors.New("reference.calls: got none, want at least one")
+	}
+	for i := range r.Calls {
+		if err := r.Calls[i].validate(fmt.Sprintf("reference.calls[%d]", i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *ReferenceCall) validate(path string) error {
+	if !methodName.MatchString(c.Method) {
+		return fmt.Errorf("%s.method: got %s, want a method's name", path, quote(c.Method))
+	}
+	if len(c.Inputs) == 0 {
+		return fmt.Errorf("%s.inputs: got none, want at least one", path)
+	}
+	for i := range c.Inputs {
+		if err := c.Inputs[i].validate(fmt.Sprintf("%s.inputs[%d]", path, i)); err != nil {
+			return err
+		}
+	}
+	if len(c.Outputs) == 0 {
+		return fmt.Errorf("%s.outputs: got none, want at least one", path)
+	}
+	for i, name := range c.Outputs {
+		at := fmt.Sprintf("%s.outputs[%d]", path, i)
+		if !outputName.MatchString(name) {
+			return fmt.Errorf("%s: got %s, want out or a place in it, as out.1.0.boxes", at, quote(name))
+		}
+		if err := plainText(at, name); err != nil {
+			return err
+		}
+		if slices.Index(c.Outputs, name) != i {
+			return fmt.Errorf("%s: got %s twice", at, quote(name))
+		}
+	}
+	return nil
+}
+
+func (in *ReferenceInput) validate(path string) error {
+	kinds := 0
+	for _, set := range []bool{in.Tensor != "", in.Tensors != nil, in.Image != "", in.Int != nil, in.Ints != nil} {
+		if set {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		return fmt.Errorf("%s: got %d of tensor, tensors, image, int and ints, want exactly one", path, kinds)
+	}
+	if in.Tensors != nil && len(in.Tensors) == 0 {
+		return fmt.Errorf("%s.tensors: got none, want at least one", path)
+	}
+	for _, name := range append([]string{in.Tensor, in.Image}, in.Tensors...) {
+		if err := plainText(path, name); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(in.Tensors, "") {
+		return fmt.Errorf("%s.tensors: got an empty name, want an array's", path)
+	}
+	return nil
+}
