@@ -5,7 +5,7 @@ anchors, boxes, RoIAlign and NMS stay in float32, which is what torchvision's op
 support. In float32 the casts do nothing.
 """
 
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,8 +136,9 @@ def vit_faster_rcnn(
     rpn_top_n: int = 300,
     box_score_thresh: float = 0.05,
     box_detections_per_img: int = 100,
+    **options: Any,
 ) -> FasterRCNN:
-    """Builds torchvision's FasterRCNN over a ViT.
+    """Builds torchvision's FasterRCNN over a ViT; options are further ones of FasterRCNN.
 
     num_classes counts the background, label 0. One anchor size for each level of the
     pyramid and one for the extra pooled level.
@@ -170,4 +171,5 @@ def vit_faster_rcnn(
         box_predictor=BoxPredictor(representation_size, num_classes),
         box_score_thresh=box_score_thresh,
         box_detections_per_img=box_detections_per_img,
+        **options,
     )
