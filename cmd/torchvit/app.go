@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/torchvit/torchvit/torch"
 )
 
 // Exit codes.
@@ -42,6 +44,15 @@ type app struct {
 var commands = []func(*app) *cobra.Command{
 	newSetupCommand,
 	newDoctorCommand,
+	newInspectCommand,
+	newRunCommand,
+	newPreprocessCommand,
+	newClassifyCommand,
+	newAttendCommand,
+	newSegmentCommand,
+	newDetectCommand,
+	newVerifyCommand,
+	newBenchCommand,
 	newVersionCommand,
 }
 
@@ -50,6 +61,8 @@ var commands = []func(*app) *cobra.Command{
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A forward that runs cannot be interrupted: a second Ctrl-C ends the process at once.
+	context.AfterFunc(ctx, stop)
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRootCommand(a)
 	root.SetArgs(args)
@@ -140,9 +153,42 @@ func (a *app) wrap(cmd *cobra.Command) {
 		if a.lanes < 0 {
 			return usagef("--lanes %d: want 1 or more, or 0 for the default", a.lanes)
 		}
+		if _, err := torch.NewDevice(a.device); a.device != "" && err != nil {
+			return usagef("--device %s: want cpu, cuda or cuda:N", a.device)
+		}
 		a.started = true
 		return work(cmd, args)
 	}
+}
+
+// open opens libtorch as the persistent flags ask, and gives the device that models go to.
+func (a *app) open() (torch.Device, error) {
+	device := torch.CPU
+	config := torch.Config{LibTorch: a.libTorch, Lanes: a.lanes, IntraOpThreads: a.threads}
+	if a.device != "" {
+		var err error
+		if device, err = torch.NewDevice(a.device); err != nil {
+			return device, err
+		}
+		config.Device = device.Type
+		if config.Device == "" {
+			config.Device = "cpu"
+		}
+	}
+	// A process opens libtorch once. Only tests run several commands in one.
+	if err := torch.Init(config); err != nil && !errors.Is(err, torch.ErrConfigured) {
+		return device, err
+	}
+	if a.device == "" && torch.IsCUDAAvailable() {
+		device.Type = "cuda"
+	}
+	if device.IsCUDA() && !torch.IsCUDAAvailable() {
+		return device, fmt.Errorf("--device %s: %w: no CUDA device can be used; `torchvit doctor` says what is there, --device cpu works without", a.device, torch.ErrDevice)
+	}
+	if _, _, err := device.Codes(); err != nil {
+		return device, fmt.Errorf("--device %s: %w", a.device, err)
+	}
+	return device, nil
 }
 
 // printJSON writes one indented JSON value.

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"image/color"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/vit"
+)
+
+func newClassifyCommand(a *app) *cobra.Command {
+	var top int
+	var out string
+	cmd := &cobra.Command{
+		Use:   "classify MODEL IMAGE...",
+		Short: "Name what photos show",
+		Long: "classify prints the most probable classes of each photo, best first: rank, label, score. It runs\n" +
+			"the photos one at a time; `scripts/parity.py classify` prints the same from Python.",
+		Example: "  torchvit classify vit_tiny.pt cat.jpg dog.png\n" +
+			"  torchvit classify vit_tiny.pt *.jpg --top 1 --json\n" +
+			"  torchvit classify vit_tiny.pt cat.jpg --out pictures   # pictures/cat.classes.jpg\n" +
+			"  diff <(torchvit classify --threads 1 M I) <(python scripts/parity.py classify M I)",
+		Args:              cobra.MinimumNArgs(2),
+		ValidArgsFunction: completeModel,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if top < 1 {
+				return usagef("--top %d: want 1 or more", top)
+			}
+			return a.classify(cmd.Context(), args[0], args[1:], top, out)
+		},
+	}
+	cmd.Flags().IntVar(&top, "top", 5, "classes to show for each photo")
+	cmd.Flags().StringVar(&out, "out", "", "folder for the photos with their classes written on them")
+	return cmd
+}
+
+// classifyAnswer is one line of `classify --json`.
+type classifyAnswer struct {
+	Image   string           `json:"image"`
+	Classes []classifyResult `json:"classes"`
+}
+
+type classifyResult struct {
+	Label string `json:"label"`
+	Score number `json:"score"`
+}
+
+func (c *classifyAnswer) print(w io.Writer) error {
+	fmt.Fprintln(w, c.Image)
+	for i, class := range c.Classes {
+		fmt.Fprintf(w, "  %d  %s  %s\n", i+1, class.Label, class.Score)
+	}
+	return nil
+}
+
+func (a *app) classify(ctx context.Context, path string, photos []string, top int, out string) error {
+	device, err := a.open()
+	if err != nil {
+		return err
+	}
+	model, err := vit.Load(path, vit.Options{Device: device})
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	if err := model.Need("classify", vit.TaskClassification); err != nil {
+		return err
+	}
+	pics, err := newPictures(out, photos)
+	if err != nil {
+		return err
+	}
+	return a.eachImage(ctx, photos, func(ctx context.Context, path string) (found, error) {
+		photo, err := openPhoto(ctx, path)
+		if err != nil {
+			return found{}, err
+		}
+		defer photo.Close()
+		classes, err := model.Classify(ctx, top, photo)
+		if err != nil {
+			return found{}, err
+		}
+		answer := &classifyAnswer{Image: path, Classes: []classifyResult{}}
+		for _, c := range classes[0] {
+			answer.Classes = append(answer.Classes, classifyResult{c.Label, number(c.Score)})
+		}
+		if pics == nil {
+			return found{answer: answer}, nil
+		}
+		img, err := picture(photo)
+		if err != nil {
+			return found{}, err
+		}
+		if err := drawClasses(img, answer.Classes); err != nil {
+			return found{}, err
+		}
+		file, err := pics.image(path, ".classes.jpg", img)
+		return found{answer, []string{file}}, err
+	})
+}
+
+// drawClasses writes the classes into the photo's lower left corner, the best one on top; as many as
+// there is room for.
+func drawClasses(img *image.RGBA, classes []classifyResult) error {
+	b := img.Rect
+	scale := annotate.ScaleFor(b.Dx(), b.Dy())
+	text, err := annotate.NewText(scale.Text, true, nil)
+	if err != nil {
+		return err
+	}
+	gap := max(1, scale.Pad/2)
+	height := text.PlateSize("", scale.Pad).Y
+	rows := min(len(classes), max(1, (b.Dy()-gap)/(height+gap)))
+	for i, class := range classes[:rows] {
+		line := text.Fit(fmt.Sprintf("%.1f%%  %s", 100*float64(class.Score), class.Label), b.Dx()-2*scale.Pad-2*gap)
+		at := image.Pt(b.Min.X+gap, b.Max.Y-(rows-i)*(height+gap))
+		plate := color.RGBA{40, 40, 40, 255}
+		if i == 0 {
+			plate = annotate.Distinct(0)
+		}
+		text.DrawPlate(img, image.Rectangle{Min: at, Max: at.Add(text.PlateSize(line, scale.Pad))}, scale.Pad, line, plate)
+	}
+	return nil
+}

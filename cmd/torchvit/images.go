@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/torch"
+	"github.com/torchvit/torchvit/transforms"
+)
+
+// found is what a command found in one photo.
+type found struct {
+	answer printer
+	files  []string // pictures written
+}
+
+// printer is an answer: text for people, and as a value for JSON.
+type printer interface{ print(w io.Writer) error }
+
+// eachImage runs work on every image, as many at once as there are lanes, and
+// prints the answers in the order of the images. The first error ends it; what
+// came before has been printed.
+func (a *app) eachImage(ctx context.Context, paths []string, work func(ctx context.Context, path string) (found, error)) error {
+	type result struct {
+		found
+		err error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	results := make([]chan result, len(paths))
+	for i := range results {
+		results[i] = make(chan result, 1)
+	}
+	var workers sync.WaitGroup
+	defer workers.Wait() // no work is left behind
+	defer cancel()
+	next := make(chan int)
+	workers.Go(func() {
+		defer close(next)
+		for i := range paths {
+			select {
+			case next <- i:
+			case <-ctx.Done():
+				results[i] <- result{err: context.Cause(ctx)}
+				return
+			}
+		}
+	})
+	for range min(max(a.lanes, 1), len(paths)) {
+		workers.Go(func() {
+			for i := range next {
+				f, err := work(ctx, paths[i])
+				results[i] <- result{f, err}
+			}
+		})
+	}
+
+	bar := a.newProgress(len(paths), "images")
+	if f, ok := a.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		bar.w = nil // the answers show how far it is
+	}
+	defer bar.finish()
+	for i, path := range paths {
+		r := <-results[i]
+		if r.err != nil {
+			return inImage(path, r.err)
+		}
+		if err := a.printAnswer(r.answer); err != nil {
+			return err
+		}
+		for _, file := range r.files {
+			fmt.Fprintln(a.stderr, "wrote "+file)
+		}
+		bar.add(1)
+	}
+	return nil
+}
+
+// inImage names the image in an error that does not.
+func inImage(path string, err error) error {
+	if errors.Is(err, context.Canceled) || strings.Contains(err.Error(), path) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// pictures is the folder of --out: it names the files that come from each photo.
+type pictures struct {
+	dir   string
+	stems map[string]string
+}
+
+// newPictures makes the folder; nil where dir is "". A file is named after its
+// photo without the ending; where two photos would share that name, after the
+// whole name, and else with a number.
+func newPictures(dir string, photos []string) (*pictures, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("--out: %w", err)
+	}
+	p := &pictures{dir: dir, stems: map[string]string{}}
+	stem := func(path string) string {
+		base := filepath.Base(path)
+		if s := strings.TrimSuffix(base, filepath.Ext(base)); s != "" {
+			return s
+		}
+		return base
+	}
+	count, counted := map[string]int{}, map[string]bool{}
+	for _, path := range photos {
+		if !counted[path] {
+			counted[path] = true
+			count[stem(path)]++
+		}
+	}
+	taken := map[string]bool{}
+	for _, path := range photos {
+		if _, named := p.stems[path]; named {
+			continue // the same photo again gives the same files
+		}
+		name := stem(path)
+		if count[name] > 1 {
+			name = filepath.Base(path)
+		}
+		for n, base := 2, name; taken[name]; n++ {
+			name = fmt.Sprintf("%s-%d", base, n)
+		}
+		p.stems[path], taken[name] = name, true
+	}
+	return p, nil
+}
+
+// path is the place of one file of a photo.
+func (p *pictures) path(photo, suffix string) string {
+	return filepath.Join(p.dir, p.stems[photo]+suffix)
+}
+
+// image writes a picture of a photo, whole or not at all, and gives its place.
+func (p *pictures) image(photo, suffix string, img image.Image) (string, error) {
+	path := p.path(photo, suffix)
+	if err := annotate.WriteImage(path, img); err != nil {
+		return "", fmt.Errorf("--out: %w", err)
+	}
+	return path, nil
+}
+
+// openPhoto decodes an image file as Pillow does, once for the model and for the pictures. The caller
+// closes it.
+func openPhoto(ctx context.Context, path string) (*transforms.Image, error) {
+	return transforms.Open(ctx, path, transforms.DecodeOptions{})
+}
+
+// picture copies a decoded photo for drawing.
+func picture(photo *transforms.Image) (*image.RGBA, error) {
+	t, err := photo.Tensor()
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	planes, err := torch.CopyData[uint8](t) // (3, H, W)
+	if err != nil {
+		return nil, err
+	}
+	out := image.NewRGBA(image.Rect(0, 0, photo.Width(), photo.Height()))
+	n := len(planes) / 3
+	for i := range n {
+		p := out.Pix[4*i : 4*i+4 : 4*i+4]
+		p[0], p[1], p[2], p[3] = planes[i], planes[n+i], planes[2*n+i], 255
+	}
+	return out, nil
+}
+
+// completeModel completes the first argument with model files, the others with any file.
+func completeModel(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return []string{"pt", "pth", "ts"}, cobra.ShellCompDirectiveFilterFileExt
+	}
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
+// completeDType completes --dtype.
+func completeDType(cmd *cobra.Command) {
+	_ = cmd.RegisterFlagCompletionFunc("dtype", cobra.FixedCompletions([]string{"float32", "bfloat16", "float16", "float64"}, cobra.ShellCompDirectiveNoFileComp))
+}
