@@ -32,15 +32,15 @@ const (
 	TaskDetection        = "detection"
 )
 
-// Metadata is what a model file says of itself, as torchvit.json: see docs/parity.md. Only Format, Task
-// and Architecture are always there; the zero value of another part means that it is not known.
+// Metadata is what a model file says of itself, as torchvit.json: see docs/parity.md. Only Format and Task
+// are always there; the zero value of another part means that it is not known.
 type Metadata struct {
 	// Format is MetadataFormat.
 	Format int `json:"format"`
 	// Task is one of the Task constants.
 	Task string `json:"task"`
 	// Architecture is the model's name, as timm's vit_tiny_patch16_224.
-	Architecture string `json:"architecture"`
+	Architecture string `json:"architecture,omitempty"`
 	// Torch is the version of PyTorch that wrote the file.
 	Torch string `json:"torch,omitempty"`
 	// Input is what forward takes.
@@ -183,11 +183,9 @@ func ParseMetadata(text []byte) (*Metadata, error) {
 	if err := checkJSON(d, reflect.TypeFor[Metadata](), "", 0); err != nil {
 		return fail(err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fail(fmt.Errorf("got more after the JSON object, at byte %d", d.InputOffset()))
-	}
+	end := d.InputOffset()
 	m := &Metadata{}
-	if err := json.Unmarshal(text, m); err != nil {
+	if err := json.Unmarshal(text[:end], m); err != nil {
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			return fail(fmt.Errorf("%s: got %s, want %s", e.Field, e.Value, kindName(e.Type)))
 		}
@@ -195,6 +193,9 @@ func ParseMetadata(text []byte) (*Metadata, error) {
 	}
 	if err := m.Validate(); err != nil {
 		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fail(fmt.Errorf("got more text after the JSON object, at byte %d", end))
 	}
 	return m, nil
 }
@@ -384,9 +385,6 @@ func (m *Metadata) validate() error {
 	kind, ok := outputKinds[m.Task]
 	if !ok {
 		return fmt.Errorf("task: got %s, want classification, segmentation, segmentation_head or detection", quote(m.Task))
-	}
-	if m.Architecture == "" {
-		return errors.New("architecture: got an empty name, want the model's")
 	}
 	if err := plainText("architecture", m.Architecture); err != nil {
 		return err
@@ -580,7 +578,7 @@ func (in *ReferenceInput) validate(path string) error {
 		}
 	}
 	if kinds != 1 {
-		return fmt.Errorf("%s: got %d of tensor, tensors, image, int and ints, want exactly one", path, kinds)
+		return fmt.Errorf("%s: got %d kinds of input, want one of tensor, tensors, image, int and ints", path, kinds)
 	}
 	if in.Tensors != nil && len(in.Tensors) == 0 {
 		return fmt.Errorf("%s.tensors: got none, want at least one", path)

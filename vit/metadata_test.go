@@ -2,7 +2,6 @@ package vit_test
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -79,21 +78,32 @@ func TestMetadataOfExportedFiles(t *testing.T) {
 	}
 }
 
+// FuzzParseMetadata: an error of one line, or a description that is valid and reads the same when it is written
+// again.
 func FuzzParseMetadata(f *testing.F) {
 	f.Add([]byte(minimal))
+	f.Add([]byte(full))
 	f.Add([]byte(`{}`))
-	if text, err := os.ReadFile("metadata.go"); err == nil {
-		f.Add(text)
-	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := vit.ParseMetadata(text)
 		if (m == nil) == (err == nil) {
 			t.Fatalf("got metadata %v and error %v, want exactly one", m, err)
 		}
-		if m != nil {
-			if err := m.Validate(); err != nil {
-				t.Fatal(err)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Fatalf("got an error of several lines: %q", err)
 			}
+			return
+		}
+		if err := m.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := vit.ParseMetadata(again); err != nil {
+			t.Fatalf("%s\n%s: %v", text, again, err)
 		}
 	})
 }
