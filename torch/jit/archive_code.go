@@ -3,6 +3,7 @@ package jit
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -399,7 +400,9 @@ func (c *scriptCode) addSource(record, module, text string) error {
 			continue
 		}
 		if s != "" && s[0] != ' ' && s[0] != '#' {
-			cls = nil
+			if cls = nil; !strings.HasPrefix(s, "def ") && !strings.HasPrefix(s, "import ") && !strings.HasPrefix(s, "op_version_set = ") {
+				return fail("got %q, want a class or a function", clip(s))
+			}
 		}
 		if cls == nil || len(s) < 3 || s[:2] != "  " || s[2] == ' ' || s[2] == '#' {
 			continue
@@ -431,38 +434,62 @@ func cutClass(s string) (name, base string, ok bool) {
 	return s, "", pickleIdentifier.MatchString(s)
 }
 
-// addMember reads one line of a class body at its own indentation.
+var (
+	scriptMember = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*) : (.+)$`)
+	scriptEnum   = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*) = ([-+]?[0-9][-+.0-9a-zA-Z]*|"([^"\\]|\\.)*"|'([^'\\]|\\.)*')$`)
+	scriptLists  = regexp.MustCompile(`^__(parameters|buffers|forward_hooks|forward_pre_hooks)__ = \[("[^"]*", )*("[^"]*")?\]$`)
+)
+
+// addMember reads one line of a class body at its own indentation, in the
+// forms that TorchScript writes. libtorch takes others for granted to be one of
+// these, and follows a null pointer for "a : int" in an Enum.
 func (cls *scriptClass) addMember(s string) error {
-	var name, typ string
-	switch {
-	case strings.HasPrefix(s, "def "):
+	unknown := func() error { return fmt.Errorf("got %q in a class, which TorchScript does not write", clip(s)) }
+	if strings.HasPrefix(s, "def ") {
 		cls.setState = cls.setState || strings.HasPrefix(s, "def __setstate__(")
+		if cls.base == "Enum" || cls.base == "NamedTuple" {
+			return unknown()
+		}
 		return nil
-	case strings.HasPrefix(s, `__annotations__["`):
-		rest, ok := strings.CutPrefix(s, `__annotations__["`)
+	}
+	if cls.base == "Enum" {
+		m := scriptEnum.FindStringSubmatch(s)
+		if m == nil {
+			return unknown()
+		}
+		return cls.addAttr(m[1], nil)
+	}
+	if cls.base == "Interface" || cls.base == "ModuleInterface" {
+		return unknown()
+	}
+	var name, typ string
+	if rest, ok := strings.CutPrefix(s, `__annotations__["`); ok {
 		end := strings.Index(rest, `"] = `)
-		if !ok || end < 0 {
-			return fmt.Errorf("got %q, want an annotation", clip(s))
+		if end < 0 {
+			return unknown()
 		}
 		name, typ = unquoteScript(rest[:end]), rest[end+len(`"] = `):]
-	case strings.HasPrefix(s, "__"):
-		return nil // __parameters__, __buffers__, hooks
-	case cls.base == "Enum":
-		name, _, _ = strings.Cut(s, " = ")
-		return cls.addAttr(name, nil)
-	default:
-		var ok bool
-		if name, typ, ok = strings.Cut(s, " : "); !ok {
+	} else if m := scriptMember.FindStringSubmatch(s); m != nil {
+		name, typ = m[1], m[2]
+	} else {
+		if scriptLists.MatchString(s) || s == "__annotations__ = []" {
 			return nil
 		}
-		if strings.HasPrefix(typ, "Final[") {
-			return nil // a constant, written in the code and not in the pickle
-		}
-		typ, _, _ = strings.Cut(typ, " = ")
+		return unknown()
 	}
+	typ, value, constant := strings.Cut(typ, " = ")
 	t, err := parseScriptType(typ)
 	if err != nil {
 		return err
+	}
+	if t.name == "Final" { // a constant, written in the code and not in the pickle
+		if !constant || value == "" || cls.base == "NamedTuple" {
+			return unknown()
+		}
+		return nil
+	}
+	if constant && cls.base != "NamedTuple" {
+		return unknown()
 	}
 	return cls.addAttr(name, t)
 }
