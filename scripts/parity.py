@@ -28,7 +28,8 @@ RANK counts from 1. Classes are sorted by score, highest first; equal scores by 
 index. Detections keep the model's order (score, highest first) and those with a score
 below the threshold are left out (score >= threshold stays; default is the file's
 thresholds.score, else 0.5). Segment lists classes that have pixels, by class index; the
-class map is at the photo's own size, SHARE is pixels / total rounded to float32. Attend
+class map is at the photo's own size, SHARE is pixels / total rounded to float32. With
+--head a ViT whose preprocess crops gets the whole photo at the crop's size. Attend
 shows the class token's attention (row 0, prefix columns dropped, folded to the patch
 grid) of one block, resolved to 0..depth-1; ROW,COL of the first largest patch. LABEL is
 labels[index], or "class INDEX" where the file has no such label.
@@ -219,8 +220,9 @@ def segment(args: argparse.Namespace, model: Model) -> None:
         model.need("segment", "segmentation")
     else:
         head.need("segment --head", "segmentation_head")
+    spec = whole_photo(model) if head else model.spec
     for path in args.images:
-        tensor, (height, width) = preprocess.load_tensor(path, model.spec)
+        tensor, (height, width) = preprocess.load_tensor(path, spec)
         x = modelfile.aligned(tensor[None])
         if head is None:
             logits = modelfile.run(model.module, "forward", [x], 0)
@@ -239,6 +241,25 @@ def segment(args: argparse.Namespace, model: Model) -> None:
         print(path)
         for name, pixels, share in rows:
             print(f"  {name}  {pixels}  {number(share)}")
+
+
+def whole_photo(model: Model) -> dict[str, Any]:
+    """The preprocess of a ViT for segmentation: where it crops or pads, the photo is resized
+    to that size instead, the shorter side only where the model takes other sizes."""
+    spec, given = dict(model.spec), model.metadata.get("input", {})
+    crop, resize = spec.get("crop", {}), spec.get("resize", {})
+    if crop.get("rule", "none") != "none":
+        size = crop["size"]
+    elif resize.get("rule") == "letterbox":
+        size = resize["size"]
+    else:
+        return spec
+    if given.get("dynamic"):
+        multiple = given.get("multiple_of", 0)
+        rule = {"rule": "shortest_edge", "size": [min(size)], "multiple_of": multiple}
+    else:
+        rule = {"rule": "exact", "size": [size[0], size[-1]]}
+    return {**spec, "resize": rule, "crop": {"rule": "none", "size": []}}
 
 
 def attend(args: argparse.Namespace, model: Model) -> None:

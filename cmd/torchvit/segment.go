@@ -18,8 +18,8 @@ func newSegmentCommand(a *app) *cobra.Command {
 		Use:   "segment MODEL IMAGE...",
 		Short: "Give every pixel of photos a class",
 		Long: "segment prints the classes of each photo with their pixels and their share, at the photo's own\n" +
-			"size. With --head MODEL is a ViT's file and HEAD a segmentation head's: CustomSegmentationModel.\n" +
-			"With --out it writes the class map as an indexed PNG, whose pixels are the class ids, and the photo\n" +
+			"size. With --head MODEL is a ViT's file and HEAD a segmentation head's: CustomSegmentationModel; where\n" +
+			"the ViT's preprocess crops, the whole photo is resized to the crop's size instead. With --out it writes the class map as an indexed PNG, whose pixels are the class ids, and the photo\n" +
 			"with the classes painted over it and a legend.",
 		Example: "  torchvit segment segmentation.pt street.jpg --out pictures   # street.mask.png, street.overlay.jpg\n" +
 			"  torchvit segment vit.pt street.jpg --head head.pt --json",
@@ -90,7 +90,13 @@ func loadSegmenter(path, head string, o vit.Options) (*segmenter, error) {
 		}
 		return &segmenter{model.Segment, model.Label, model.Metadata(), model.Palette(), []io.Closer{model}}, nil
 	}
-	model, err := vit.Load(path, o)
+	meta, err := vit.ReadMetadata(path)
+	if err != nil {
+		return nil, err
+	}
+	vitOptions := o
+	vitOptions.Metadata = seg.WholePhoto(meta)
+	model, err := vit.Load(path, vitOptions)
 	if err != nil {
 		return nil, err
 	}
