@@ -78,8 +78,8 @@ func checkImage(src int, l *ImageLayout, p *ImagePlan, dst int, s ImageStride) e
 		return bad("got a negative stride, want strides of at least 0")
 	}
 	need := extent(l.Height, l.Width, l.Channels, l.StrideRow, l.StridePixel, l.StrideChannel)
-	if need >= 0 && l.StrideChannel <= 1 && l.StridePixel > l.Channels && l.StridePixel <= 4 {
-		need += l.StridePixel - l.Channels
+	if need >= 0 && l.Channels == 3 && l.StrideChannel == 1 && l.StridePixel == 4 {
+		need++
 	}
 	if need < 0 || need > int64(src) {
 		return bad("got %d bytes of source, want %d for %d x %d x %d with strides %d, %d, %d",

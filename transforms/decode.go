@@ -275,6 +275,9 @@ func guard(f Format, run func() error) (err error) {
 	return damaged(f, "%s", err)
 }
 
+// decodeOperator is torchvision's operator; tests name another.
+var decodeOperator = "image::decode_image"
+
 // place cuts off what torchvision puts before its own words: function, file and line.
 var place = regexp.MustCompile(`^.*\.(?:cpp|h):\d+, `)
 
@@ -286,7 +289,7 @@ func decodeTorchvision(ctx context.Context, data []byte, info Info) (*Image, err
 	}
 	defer input.Close()
 	const rgb = 3 // ImageReadMode.RGB
-	v, err := torch.CallWith(ctx, torch.CallOptions{OnCaller: true}, "image::decode_image", input, rgb, false)
+	v, err := torch.CallWith(ctx, torch.CallOptions{OnCaller: true}, decodeOperator, input, rgb, false)
 	if err != nil {
 		if errors.Is(err, torch.ErrNotFound) {
 			return nil, fmt.Errorf("decode %s: %w: torchvision's image library is not loaded (%w); install torchvision beside torch and run `torchvit setup` again, or ask for transforms.GoDecoder, whose pixels differ from Python's", info.Format, ErrNoDecoder, err)

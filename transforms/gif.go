@@ -51,13 +51,12 @@ func readGIF(data []byte) (*gifFrame, error) {
 		if p+n > len(data) {
 			return false
 		}
-		f.palette = [256][3]byte{}
-		for i := range n / 3 {
-			copy(f.palette[i][:], data[p+3*i:])
-		}
-		if f.identity(n / 3) { // Pillow takes it for a grey image
-			for i := range f.palette {
-				f.palette[i] = [3]byte{byte(i), byte(i), byte(i)}
+		// Pillow passes over a palette in which colour i is the grey of level i, so that in a local one the
+		// global palette stays.
+		if colours := data[p : p+n]; !identity(colours) {
+			f.palette = [256][3]byte{}
+			for i := range n / 3 {
+				copy(f.palette[i][:], colours[3*i:])
 			}
 		}
 		p += n
@@ -121,10 +120,9 @@ func readGIF(data []byte) (*gifFrame, error) {
 	}
 }
 
-// identity reports whether colour i is the grey of level i, for all n colours.
-func (f *gifFrame) identity(n int) bool {
-	for i := range n {
-		if f.palette[i] != [3]byte{byte(i), byte(i), byte(i)} {
+func identity(colours []byte) bool {
+	for i, v := range colours {
+		if int(v) != i/3 {
 			return false
 		}
 	}

@@ -837,8 +837,8 @@ void run(const Source& s, const Plan& plan, const float* table, const Target<T>&
     return;
   }
   const bool forward = s.stride_row >= 0;
-  if (forward && (channels == 1 || s.stride_channel == 1) && s.stride_pixel >= channels &&
-      s.stride_pixel <= kMaxChannels) {
+  const bool packed = s.stride_pixel == channels || (s.stride_pixel == 4 && channels == 3);
+  if (forward && (channels == 1 || s.stride_channel == 1) && packed) {
     const int pitch = static_cast<int>(s.stride_pixel);
     run_rows({s.data, s.height, s.width, s.stride_row, pitch}, plan, box, part, avx2,
              make_sink(inner, table, channels, pitch));
