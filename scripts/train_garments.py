@@ -41,13 +41,13 @@ import garments as g
 from fetch_photos import fetch
 from models.detection import vit_faster_rcnn
 from models.segmentation import SegmentationHead, VisionTransformerForSegmentation
-from models.vision_transformer import VisionTransformer
+from models.vision_transformer import VisionTransformer, resample_pos_embed
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "testdata" / "generated" / "garments"
 MODELS = ROOT / "testdata" / "models"
 SCENES = ROOT / "testdata" / "scenes"
-VIT = {"img_size": 144, "patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}
+VIT = {"img_size": 96, "patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}
 MEAN = STD = (0.5, 0.5, 0.5)
 DETECTOR_STEPS = 1100
 
@@ -59,9 +59,29 @@ class Trainee(VisionTransformerForSegmentation):
         super().__init__(num_classes=1 + len(g.CLASSES), **VIT)
         self.head = nn.Linear(self.embed_dim, len(g.CLASSES))
 
-    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns class logits (B, 10) and pixel logits (B, 11, H, W)."""
-        tokens = self.tokens((x - 0.5) / 0.5)
+    def both(self, x: Tensor, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Returns class logits (B, 10) and pixel logits (B, 11, H, W).
+
+        With rng the image is taken for a random window of a larger one: its positions are
+        a window of the position embedding, resampled to a random grid. Small images then
+        teach what larger ones of any size need.
+        """
+        x = (x - 0.5) / 0.5
+        h, w = self.grid(x)
+        if rng is None:
+            tokens = self.tokens(x)
+        else:
+            side = int(rng.integers(max(h, w, 8), 19))
+            pos = resample_pos_embed(self.pos_embed, 1, self.grid_size, [side, side])
+            grid = pos[:, 1:].reshape(side, side, -1)
+            top, left = rng.integers(0, side - h + 1), rng.integers(0, side - w + 1)
+            grid = grid[top : top + h, left : left + w].reshape(1, h * w, -1)
+            tokens = self.patch_embed(x) + grid
+            first = (self.cls_token + pos[:, :1]).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat([first, tokens], dim=1)
+            for block in self.blocks:
+                tokens = block(tokens)
+            tokens = self.norm(tokens)
         return self.head(tokens[:, 0]), self.segment(tokens, x.shape[2], x.shape[3])
 
 
@@ -79,10 +99,10 @@ class Phase:
 
 
 PHASES = [
-    Phase(1300, 128, 32, 0, 0, 1.5e-3),
-    Phase(450, 48, 64, 0, 0, 9e-4),
-    Phase(330, 16, 64, 16, 96, 6e-4),
-    Phase(60, 8, 64, 8, 144, 1.5e-4),
+    Phase(1100, 128, 32, 0, 0, 1.5e-3),
+    Phase(850, 64, 32, 24, 64, 1.2e-3),
+    Phase(600, 24, 64, 12, 96, 8e-4),
+    Phase(150, 16, 64, 6, 128, 2e-4),
 ]
 PIXELS = (26, 44)  # side of a garment's frame in pixels
 
@@ -97,7 +117,7 @@ def train_vit(photos: Path, minutes: float, seed: int) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0, weight_decay=0.05, betas=(0.9, 0.98))
     weight = torch.ones(1 + len(g.CLASSES))
     weight[0] = 0.4
-    start, done, accuracy = time.process_time(), 0, 0.0
+    start, done, accuracy, scene_loss = time.process_time(), 0, 0.0, torch.zeros(())
     total = sum(phase.steps for phase in PHASES)
     for number, phase in enumerate(PHASES):
         following = PHASES[number + 1].peak if number + 1 < len(PHASES) else 0.0
@@ -110,7 +130,7 @@ def train_vit(photos: Path, minutes: float, seed: int) -> None:
             backgrounds = g.draw_backgrounds(bank, phase.single, (side, side), rng)
             single = g.paste(backgrounds, data, rng, (1, 1), single_scale)
             target = torch.tensor([int(v[0]) - 1 if len(v) else -100 for v in single.labels])
-            logits, pixels = model.both(single.images)
+            logits, pixels = model.both(single.images, rng)
             class_loss = F.cross_entropy(logits, target)
             pixel_loss = F.cross_entropy(pixels, single.mask, weight)
             loss = pixel_loss + class_loss
@@ -118,9 +138,10 @@ def train_vit(photos: Path, minutes: float, seed: int) -> None:
                 size = (phase.several_size, phase.several_size)
                 scale = (PIXELS[0] / size[0], PIXELS[1] / size[0])
                 backgrounds = g.draw_backgrounds(bank, phase.several, size, rng)
-                several = g.paste(backgrounds, data, rng, (1, 5), scale)
-                _, pixels = model.both(several.images)
-                loss = loss + F.cross_entropy(pixels, several.mask, weight)
+                several = g.paste(backgrounds, data, rng, (1, 3 if size[0] == 64 else 5), scale)
+                _, pixels = model.both(several.images, rng)
+                scene_loss = F.cross_entropy(pixels, several.mask, weight)
+                loss = loss + 1.5 * scene_loss
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -131,6 +152,7 @@ def train_vit(photos: Path, minutes: float, seed: int) -> None:
             if done % 50 == 0 or done == total:
                 print(
                     f"vit {done:5d}/{total} loss {loss.item():.3f} pixel {pixel_loss:.3f} "
+                    f"scene {scene_loss:.3f} "
                     f"class {class_loss:.3f} top-1 {accuracy:.2f} "
                     f"{time.process_time() - start:.0f} s",
                     flush=True,

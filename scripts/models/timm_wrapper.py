@@ -153,5 +153,8 @@ def create_timm_vit(name: str, **kwargs: Any) -> TimmVisionTransformer:
     kwargs go to timm.create_model (img_size, depth, num_classes ...).
     """
     kwargs.setdefault("dynamic_img_size", True)
-    model = timm.create_model(name, pretrained=False, **kwargs)
+    try:
+        model = timm.create_model(name, pretrained=False, **kwargs)
+    except (RuntimeError, TypeError) as error:
+        raise SystemExit(f"timm cannot make a ViT named {name}: {error}") from None
     return TimmVisionTransformer(model.eval())

@@ -36,6 +36,8 @@ def read_checkpoint(path: Path) -> Dict[str, Tensor]:
     The usual wrappings (state_dict, model, teacher, model_ema) and prefixes (module.,
     backbone., encoder.) are taken off. Pickles are read with weights_only=True.
     """
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file, want a .pt, .pth or .safetensors checkpoint")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -60,8 +62,7 @@ def read_checkpoint(path: Path) -> Dict[str, Tensor]:
 def load_checkpoint(model: nn.Module, path: Path) -> LoadReport:
     """Loads what fits by name and shape, and says what did not.
 
-    A position embedding of another grid is resampled by timm's rule where both grids are
-    square and the model is ours or timm's. A checkpoint that fills none of the blocks is
+    A position embedding of another, square grid is resampled by timm's rule. A checkpoint that fills none of the blocks is
     an error.
     """
     state = read_checkpoint(path)
@@ -73,8 +74,10 @@ def load_checkpoint(model: nn.Module, path: Path) -> LoadReport:
             report.unexpected.append(name)
             continue
         if name.endswith("pos_embed") and value.shape != own[name].shape:
-            value = fit_pos_embed(value, own[name], int(getattr(model, "num_prefix_tokens", 1)))
-            report.resampled.append(name)
+            fitted = fit_pos_embed(model, value, own[name])
+            if fitted is not value:
+                value = fitted
+                report.resampled.append(name)
         if value.shape != own[name].shape:
             got, want = tuple(value.shape), tuple(own[name].shape)
             report.mismatched.append(f"{name}: got {got}, want {want}")
@@ -92,14 +95,17 @@ def load_checkpoint(model: nn.Module, path: Path) -> LoadReport:
     return report
 
 
-def fit_pos_embed(value: Tensor, want: Tensor, prefix: int) -> Tensor:
-    """Resamples a square position embedding to another square grid; else leaves it."""
-    for count in (prefix, 0):
-        old, new = value.shape[1] - count, want.shape[1] - count
-        a, b = round(old**0.5), round(new**0.5)
-        if a * a == old and b * b == new:
-            return resample_pos_embed(value, count, [a, a], [b, b])
-    return value
+def fit_pos_embed(model: nn.Module, value: Tensor, want: Tensor) -> Tensor:
+    """Resamples a position embedding of a square grid to the model's grid; else leaves it."""
+    owner = model if hasattr(model, "grid_size") else getattr(model, "patch_embed", model)
+    new = [int(v) for v in getattr(owner, "grid_size", [])]
+    if len(new) != 2:
+        return value
+    prefix = want.shape[1] - new[0] * new[1]
+    side = round(max(0, value.shape[1] - prefix) ** 0.5)
+    if prefix < 0 or side == 0 or side * side + prefix != value.shape[1]:
+        return value
+    return resample_pos_embed(value, prefix, [side, side], new)
 
 
 def seed_weights(model: nn.Module, seed: int, gain: float = 1.0) -> None:
@@ -133,13 +139,3 @@ def seed_weights(model: nn.Module, seed: int, gain: float = 1.0) -> None:
                 buffer.copy_(normal(buffer.shape, 0.1))
             elif name.endswith("running_var"):
                 buffer.copy_(1 + normal(buffer.shape, 0.1).abs())
-
-
-def require_head(model: nn.Module) -> None:
-    """Fails when a classifier is all zeros: its answers would prove nothing."""
-    for name, parameter in model.named_parameters():
-        if name.split(".")[-2:-1] in (["head"], ["head_dist"], ["segmentation_head"], ["conv"]):
-            if parameter.ndim >= 2 and not bool(parameter.any()):
-                raise SystemExit(
-                    f"{name} is all zeros: load a checkpoint with a head or --reset-head"
-                )
