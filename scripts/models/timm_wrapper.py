@@ -155,6 +155,6 @@ def create_timm_vit(name: str, **kwargs: Any) -> TimmVisionTransformer:
     kwargs.setdefault("dynamic_img_size", True)
     try:
         model = timm.create_model(name, pretrained=False, **kwargs)
+        return TimmVisionTransformer(model.eval())
     except (RuntimeError, TypeError) as error:
         raise SystemExit(f"timm cannot make a ViT named {name}: {error}") from None
-    return TimmVisionTransformer(model.eval())

@@ -62,8 +62,8 @@ def read_checkpoint(path: Path) -> Dict[str, Tensor]:
 def load_checkpoint(model: nn.Module, path: Path) -> LoadReport:
     """Loads what fits by name and shape, and says what did not.
 
-    A position embedding of another, square grid is resampled by timm's rule. A checkpoint that fills none of the blocks is
-    an error.
+    A position embedding of another, square grid is resampled by timm's rule. A checkpoint
+    that fills none of the blocks is an error.
     """
     state = read_checkpoint(path)
     own = model.state_dict()
