@@ -223,9 +223,8 @@ TV_API tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t ext
 
 // --- image kernels (no torch in them) -------------------------------------------------------------
 
-// Pixels of bytes: value(y, x, c) = data[y * stride_row + x * stride_pixel + c * stride_channel]. Where
-// stride_pixel is larger than channels and stride_channel is 1 (such as RGB out of RGBA), all bytes of
-// the last pixel are readable too.
+// Pixels of bytes: value(y, x, c) = data[y * stride_row + x * stride_pixel + c * stride_channel]. Of RGB
+// out of RGBA (3 channels, stride_channel 1, stride_pixel 4) the fourth byte of the last pixel is read too.
 typedef struct {
   int64_t height, width, channels;
   int64_t stride_row, stride_pixel, stride_channel;
