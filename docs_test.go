@@ -1,6 +1,7 @@
 package torchvit_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/vit"
 )
 
@@ -95,6 +97,133 @@ func TestDocumentsMetadata(t *testing.T) {
 		}
 	}
 	assert.Positive(t, count)
+}
+
+// exported collects the exported names of a package: "Tensor", "Tensor.Close", "Config.Lanes".
+func exported(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	require.NoError(t, err)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		for _, decl := range parsed.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				name := d.Name.Name
+				if d.Recv != nil {
+					name = receiver(d.Recv.List[0].Type) + "." + name
+				}
+				names[name] = true
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					switch s := spec.(type) {
+					case *ast.ValueSpec:
+						for _, n := range s.Names {
+							names[n.Name] = true
+						}
+					case *ast.TypeSpec:
+						names[s.Name.Name] = true
+						members(s, names)
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+func receiver(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.StarExpr:
+		return receiver(e.X)
+	case *ast.IndexExpr:
+		return receiver(e.X)
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
+}
+
+// members adds the fields of a struct and the methods of an interface.
+func members(s *ast.TypeSpec, names map[string]bool) {
+	var fields *ast.FieldList
+	switch x := s.Type.(type) {
+	case *ast.StructType:
+		fields = x.Fields
+	case *ast.InterfaceType:
+		fields = x.Methods
+	default:
+		return
+	}
+	for _, f := range fields.List {
+		for _, n := range f.Names {
+			names[s.Name.Name+"."+n.Name] = true
+		}
+	}
+}
+
+var (
+	quoted    = regexp.MustCompile("`([^`\n]+)`")
+	qualified = regexp.MustCompile(`\b(\w+)\.([A-Z]\w*)(?:\.([A-Z]\w*))?`)
+	keyed     = regexp.MustCompile(`\b(\w+)\.([A-Z]\w*)\{([A-Za-z, ]+)[:}]`)
+	operator  = regexp.MustCompile(`aten::[a-z_0-9]+`)
+)
+
+// TestDocumentsNames looks up every name of this module that the documents mention in backticks, such as
+// torch.Scope, torch.Config{Lanes}, Tensor.To, and every operator.
+func TestDocumentsNames(t *testing.T) {
+	packages := map[string]map[string]bool{}
+	types := map[string]map[string]bool{} // a type's name to the names of its package
+	for _, dir := range []string{"torch", "torch/jit", "torch/npy", "transforms", "vit", "seg", "det", "internal/handle", "internal/testmain"} {
+		names := exported(t, dir)
+		packages[filepath.Base(dir)] = names
+		for name := range names {
+			if typ, _, isMember := strings.Cut(name, "."); isMember && (dir == "torch" || dir == "torch/jit" || types[typ] == nil) {
+				types[typ] = names
+			}
+		}
+	}
+	count := 0
+	for file, text := range readDocuments(t) {
+		for _, q := range quoted.FindAllStringSubmatch(text, -1) {
+			for _, m := range keyed.FindAllStringSubmatch(q[1], -1) {
+				for field := range strings.SplitSeq(m[3], ",") {
+					if names, ours := packages[m[1]]; ours {
+						count++
+						assert.True(t, names[m[2]+"."+strings.TrimSpace(field)], "%s: %s: no field %s", file, q[1], field)
+					}
+				}
+			}
+			for _, m := range qualified.FindAllStringSubmatch(q[1], -1) {
+				names, ours := packages[m[1]]
+				name := m[2]
+				if !ours {
+					if names, ours = types[m[1]]; !ours {
+						continue
+					}
+					name = m[1] + "." + m[2]
+				} else if m[3] != "" {
+					name += "." + m[3]
+				}
+				count++
+				assert.True(t, names[name], "%s: %s: no such name", file, q[1])
+			}
+			for _, name := range operator.FindAllString(q[1], -1) {
+				if name == "aten::" {
+					continue
+				}
+				count++
+				_, err := torch.Schemas(name)
+				assert.NoError(t, err, file)
+			}
+		}
+	}
+	assert.Greater(t, count, 100, "the names must have been read")
 }
 
 var link = regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
