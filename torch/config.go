@@ -142,6 +142,9 @@ func load(config Config) (err error) {
 	if mustCUDA && found.LibTorch.CUDAVersion == "" {
 		return fmt.Errorf("Config.Device cuda: %w: torch %s at %s was built without CUDA", ErrDevice, found.LibTorch.Version, found.LibTorch.Root)
 	}
+	if mustCUDA && found.ShimCUDA == "" {
+		return fmt.Errorf("Config.Device cuda: %w: the CUDA side library was not built; `torchvit setup` says why", ErrDevice)
+	}
 	libraries := cgo.Libraries{
 		LibDir:   found.LibTorch.LibDir,
 		Shim:     found.Shim,

@@ -50,8 +50,8 @@ func newFake(t *testing.T, task string, methods map[string]func(args []any) (any
 	return &vit.VisionTransformer{Model: m}
 }
 
-func photo(t *testing.T, name string) transforms.Source {
-	return transforms.Path(filepath.Join(testmain.Root(t), "testdata", "images", name))
+func testImage(t *testing.T, name string) transforms.Source {
+	return filepath.Join(testmain.Root(t), "testdata", "images", name)
 }
 
 func TestClassifySortsAndNames(t *testing.T) {
@@ -63,7 +63,7 @@ func TestClassifySortsAndNames(t *testing.T) {
 			return torch.NewTensor([]float32{1, 0, 1, 2, 5, 6, 7, 8}, 2, 4)
 		},
 	})
-	answers, err := v.Classify(t.Context(), 3, photo(t, "astronaut.jpg"), photo(t, "coffee.jpg"))
+	answers, err := v.Classify(t.Context(), 3, testImage(t, "astronaut.jpg"), testImage(t, "coffee.jpg"))
 	require.NoError(t, err)
 	require.Len(t, answers, 2)
 	var labels []string
@@ -80,7 +80,7 @@ func TestClassifySortsAndNames(t *testing.T) {
 
 func TestTaskAndMethodErrors(t *testing.T) {
 	v := newFake(t, vit.TaskSegmentation, nil)
-	_, err := v.Classify(t.Context(), 1, photo(t, "coffee.jpg"))
+	_, err := v.Classify(t.Context(), 1, testImage(t, "coffee.jpg"))
 	require.ErrorIs(t, err, vit.ErrTask)
 	require.ErrorContains(t, err, "scripts/export.py")
 
@@ -112,7 +112,7 @@ func TestOutputsOfTheWrongKind(t *testing.T) {
 	_, _, err = v.ForwardWithAttention(t.Context(), x)
 	require.EqualError(t, err, "boom")
 	// 2 x 3 patches and one prefix token make 7 tokens, not 5.
-	_, err = v.Attend(t.Context(), 0, photo(t, "coffee.jpg"))
+	_, err = v.Attend(t.Context(), 0, testImage(t, "coffee.jpg"))
 	require.ErrorIs(t, err, torch.ErrShape)
 }
 
@@ -127,7 +127,7 @@ func TestAttendDropsPrefixTokensAndFolds(t *testing.T) {
 			return torch.NewTensor(values, 1, 2, 7, 7)
 		},
 	})
-	maps, err := v.Attend(t.Context(), -1, photo(t, "coffee.jpg"))
+	maps, err := v.Attend(t.Context(), -1, testImage(t, "coffee.jpg"))
 	require.NoError(t, err)
 	require.Len(t, maps, 1)
 	a := maps[0]

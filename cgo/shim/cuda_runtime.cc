@@ -4,7 +4,8 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 
-#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAException.h>
+#include <cuda_runtime_api.h>
 
 #include "cuda_shim.h"
 
@@ -41,8 +42,10 @@ tv_status* tv_cuda_empty_cache(void) {
 
 tv_status* tv_cuda_device_name(int32_t device, tv_buffer** out) {
   return tv::guard([&] {
-    const auto* p = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device));
-    *out = new tv_buffer(tv::json_escape(p->name));
+    // ATen's getDeviceProperties would need the headers of cuBLAS, cuSPARSE and cuSOLVER.
+    cudaDeviceProp p;
+    C10_CUDA_CHECK(cudaGetDeviceProperties(&p, device));
+    *out = new tv_buffer(tv::json_escape(p.name));
   });
 }
 

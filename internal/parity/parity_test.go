@@ -61,15 +61,21 @@ var photos = []string{
 
 const generated = "testdata/generated/"
 
-// cases is every combination that the project promises.
+// cases is what the project promises. Logits, tokens, attention, segmentation logits and detections come in
+// every combination of threads, batch and dtype; the other methods in two of them.
 func cases() []parityCase {
 	var all []parityCase
-	add := func(c parityCase, name string) {
+	add := func(c parityCase, name string, every bool) {
 		for _, threads := range []int{1, 2} {
 			for _, batch := range []int{1, 4} {
 				for _, dtype := range []string{"float32", "bfloat16"} {
+					corner := threads == 1 && batch == 4 && dtype == "float32" || threads == 2 && batch == 1 && dtype == "bfloat16"
+					if !every && !corner {
+						continue
+					}
 					c := c
-					c.Threads, c.DType, c.Warmup = threads, dtype, 2
+					// TorchScript records in its first run and optimises in the second.
+					c.Threads, c.DType, c.Warmup = threads, dtype, 1
 					c.Images = photos[:batch]
 					if batch == 1 { // another photo for every thread count
 						c.Images = photos[threads : threads+1]
@@ -85,15 +91,16 @@ func cases() []parityCase {
 		for _, m := range []struct {
 			method string
 			args   []any
+			every  bool
 		}{
-			{"forward", nil},
-			{"forward_features", nil},
-			{"forward_with_attention", nil},
-			{"forward_blocks", []any{[]int{0, depth - 1}}},
-			{"attention", []any{-1}},
+			{"forward", nil, true},
+			{"forward_features", nil, true},
+			{"forward_with_attention", nil, false},
+			{"forward_blocks", []any{[]int{0, depth - 1}}, false},
+			{"attention", []any{-1}, false},
 		} {
 			c.Method, c.Args = m.method, m.args
-			add(c, name+"-"+m.method)
+			add(c, name+"-"+m.method, m.every)
 		}
 	}
 	methods("vit_reference", "reference", 4, []int{224, 224})
@@ -104,8 +111,8 @@ func cases() []parityCase {
 	methods("vit_small_patch14_dinov2", "patch14", 4, nil)
 	methods("vit_small_patch14_reg4_dinov2", "registers", 4, nil)
 	methods("segmentation", "segmentation", 4, []int{192, 256})
-	add(parityCase{Model: generated + "vit_reference.pt", Head: generated + "segmentation_head.pt", Size: []int{192, 256}, Method: "forward"}, "custom")
-	add(parityCase{Model: generated + "detection.pt", Method: "forward"}, "detection")
+	add(parityCase{Model: generated + "vit_reference.pt", Head: generated + "segmentation_head.pt", Size: []int{192, 256}, Method: "forward"}, "custom", true)
+	add(parityCase{Model: generated + "detection.pt", Method: "forward"}, "detection", true)
 	return all
 }
 
@@ -130,7 +137,12 @@ func TestParity(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			want := len(cases()) / 2
+			want := 0
+			for _, c := range cases() {
+				if strconv.Itoa(c.Threads) == threads {
+					want++
+				}
+			}
 			if got := strings.Count(string(out), "    --- PASS: TestParityOfCases/"); got != want {
 				t.Fatalf("got %d cases that passed, want %d\n%s", got, want, out)
 			}
@@ -159,8 +171,9 @@ func TestParityOfCases(t *testing.T) {
 			continue
 		}
 		t.Run(c.ID, func(t *testing.T) {
-			want, err := npy.ReadZip(filepath.Join(dir, c.ID+".npz"))
+			python, err := npy.ReadZipFile(filepath.Join(dir, c.ID+".npz"))
 			require.NoError(t, err)
+			want := python.Map()
 			loaded.load(t, c)
 			got := loaded.run(t, c)
 			n, err := compare(want, got)
@@ -220,7 +233,7 @@ func (m *model) run(t *testing.T, c parityCase) map[string]*npy.Array {
 	defer scope.Close()
 	sources := make([]transforms.Source, len(c.Images))
 	for i, path := range c.Images {
-		sources[i] = transforms.Path(path)
+		sources[i] = path
 	}
 	detection := m.vit.Metadata().Task == vit.TaskDetection
 	limit := 0
@@ -233,7 +246,7 @@ func (m *model) run(t *testing.T, c parityCase) map[string]*npy.Array {
 
 	got := map[string]*npy.Array{}
 	put := func(name string, tensor *torch.Tensor) {
-		a, err := torch.ToNpy(tensor)
+		a, err := tensor.Numpy()
 		require.NoError(t, err)
 		got[name] = a
 	}
@@ -328,15 +341,15 @@ func compare(want, got map[string]*npy.Array) (elements int, err error) {
 			return 0, fmt.Errorf("%s: got %s%v, want %s%v", name, g.DType, g.Shape, w.DType, w.Shape)
 		case string(w.Data) != string(g.Data):
 			different := 0
-			size := len(w.Data) / max(1, int(w.NumEl()))
+			size := len(w.Data) / max(1, int(w.Len()))
 			for i := 0; i < len(w.Data); i += size {
 				if string(w.Data[i:i+size]) != string(g.Data[i:i+size]) {
 					different++
 				}
 			}
-			return 0, fmt.Errorf("%s: %d of %d elements differ from Python's", name, different, w.NumEl())
+			return 0, fmt.Errorf("%s: %d of %d elements differ from Python's", name, different, w.Len())
 		}
-		elements += int(w.NumEl())
+		elements += int(w.Len())
 	}
 	if len(got) == 0 {
 		return 0, fmt.Errorf("nothing was compared")
@@ -352,7 +365,7 @@ func substance(c parityCase, got map[string]*npy.Array) error {
 				return fmt.Errorf("%s: got %d classes, want at least 3", name, n)
 			}
 		}
-		if strings.HasPrefix(name, "out") && a.NumEl() > 1 && distinct(a) < 2 {
+		if strings.HasPrefix(name, "out") && a.Len() > 1 && distinct(a) < 2 {
 			return fmt.Errorf("%s: got one value only", name)
 		}
 	}
@@ -377,7 +390,7 @@ func substance(c parityCase, got map[string]*npy.Array) error {
 // distinct is the number of different elements.
 func distinct(a *npy.Array) int {
 	seen := map[string]bool{}
-	size := len(a.Data) / max(1, int(a.NumEl()))
+	size := len(a.Data) / max(1, int(a.Len()))
 	for i := 0; i+size <= len(a.Data) && len(seen) < 64; i += size {
 		seen[string(a.Data[i:i+size])] = true
 	}
