@@ -87,10 +87,12 @@ const (
 // [*ArchiveError] of kind [ErrNotTorchScript] or [ErrCorrupt], or a wrapped
 // error of r.
 //
-// Python's loader does none of this: of 199 damaged files it took 80 without a
-// word. What the check cannot see is a file that was changed with care, its
-// serialization id included; the reference that scripts/export.py puts into a
-// file, and torchvit verify replays, is the proof against that.
+// What passes has the very contents that torch wrote. Two things are beyond the
+// check. A bit of compressed source text may change so that it unpacks to the
+// same bytes all the same, which harms nothing. And a file that was changed with
+// care, its serialization id included, is a file like any other: the reference
+// that scripts/export.py puts into a model file, and torchvit verify replays, is
+// the proof against that.
 func CheckArchive(r io.ReaderAt, size int64) (*Archive, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("jit: archive: got size %d, want 0 or more", size)
@@ -228,6 +230,8 @@ func sniff(r io.ReaderAt, size int64) error {
 		what, hint = "a safetensors file, which holds weights and no code", "load it into the model in Python and "+exportHint
 	case len(b) > 3 && b[0] == 0x08 && b[1] > 0 && b[1] < 32 && strings.IndexByte("\x12\x1a\x22\x2a\x30\x3a\x42", b[2]) >= 0:
 		what, hint = "an ONNX model, as far as its first bytes tell", "export the PyTorch model that it came from: "+exportHint
+	case bytes.HasPrefix(b, []byte("PK\x05\x06")) && size == zipEndLen:
+		what = "an empty zip archive"
 	case bytes.HasPrefix(b, []byte("PYTORCH1")):
 		what = "a file of a PyTorch preview release"
 	case len(b) > 8 && string(b[4:8]) == "PTMF":

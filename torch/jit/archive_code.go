@@ -375,7 +375,11 @@ func (c *scriptCode) addSource(record, module, text string) error {
 	if len(text) > maxSourceSize {
 		return corrupt(record, "got a source of %d bytes, want at most %d", len(text), maxSourceSize)
 	}
-	if err := checkSourceText(record, text); err != nil {
+	blank, err := checkSourceText(record, text)
+	if err != nil {
+		return err
+	}
+	if err := checkAnnotations(record, blank); err != nil {
 		return err
 	}
 	c.lengths[record] = len(text)
@@ -534,11 +538,13 @@ func isOctal(c byte) bool { return c >= '0' && c <= '7' }
 
 // checkSourceText refuses text that is not TorchScript's: bytes that are not
 // UTF-8, control characters, unbalanced brackets, and nesting so deep that the
-// recursive parser of libtorch would run out of stack.
-func checkSourceText(record, text string) error {
+// recursive parser of libtorch would run out of stack. It returns the text with
+// blanks in place of comments and of what is within strings.
+func checkSourceText(record, text string) (string, error) {
 	line := 1
-	fail := func(format string, args ...any) error {
-		return corrupt(record, "line %d: %s", line, fmt.Sprintf(format, args...))
+	blank := []byte(text)
+	fail := func(format string, args ...any) (string, error) {
+		return "", corrupt(record, "line %d: %s", line, fmt.Sprintf(format, args...))
 	}
 	var open []byte
 	operators, indent := 0, 0
@@ -566,6 +572,9 @@ func checkSourceText(record, text string) error {
 				return fail("got text that is not UTF-8")
 			}
 			line += strings.Count(text[i:end], "\n")
+			for j := i + 1; j < end-1; j++ {
+				blank[j] = ' '
+			}
 			i = end - 1
 		case ch == '#':
 			end := strings.IndexByte(text[i:], '\n')
@@ -575,10 +584,16 @@ func checkSourceText(record, text string) error {
 			if !utf8.ValidString(text[i : i+end]) {
 				return fail("got text that is not UTF-8")
 			}
+			for j := range end {
+				blank[i+j] = ' '
+			}
 			i += end - 1
 		case ch < ' ' || ch >= 0x7f:
 			return fail("got byte %#02x outside of a string, want ASCII text", ch)
 		case ch == '(' || ch == '[' || ch == '{':
+			if ch == '[' && i+1 < len(text) && text[i+1] == ']' && i > 0 && isNameByte(text[i-1]) {
+				return fail("got an empty index, want one")
+			}
 			if open = append(open, ch); len(open) > maxBracketDepth {
 				return fail("got brackets nested deeper than %d", maxBracketDepth)
 			}
@@ -588,10 +603,7 @@ func checkSourceText(record, text string) error {
 			}
 			open = open[:len(open)-1]
 		case strings.IndexByte("+-*/%@&|^~<>=!.", ch) >= 0:
-			// Operators, like brackets, nest in the parser. A comma ends the nesting.
-			if operators++; operators > maxLineOperators {
-				return fail("got more than %d operators without a comma", maxLineOperators)
-			}
+			operators++
 		case ch == ',':
 			operators = 0
 		case ch == 'n' || ch == 'i' || ch == 'l': // not, if, lambda
@@ -599,11 +611,130 @@ func checkSourceText(record, text string) error {
 				operators++
 			}
 		}
+		// Operators, like brackets, nest in the parser. A comma ends the nesting.
+		if operators > maxLineOperators {
+			return fail("got more than %d operators without a comma", maxLineOperators)
+		}
 	}
 	if len(open) != 0 {
 		return fail("got %d brackets left open at the end", len(open))
 	}
+	return string(blank), nil
+}
+
+func isNameByte(c byte) bool {
+	return c == '_' || c == ')' || c == ']' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+var (
+	scriptDef   = regexp.MustCompile(`(?m)^ *def `)
+	scriptLocal = regexp.MustCompile(`(?m)^ *[A-Za-z_][A-Za-z0-9_]* : ([^=\n]*) = `)
+	scriptCast  = regexp.MustCompile(`\b(annotate|unchecked_cast|uninitialized)\(`)
+)
+
+// checkAnnotations parses every type in a source: of parameters, results,
+// variables and casts. libtorch's parser of types trusts their form, and falls
+// over "Optional[]".
+func checkAnnotations(record, text string) error {
+	fail := func(at int, format string, args ...any) error {
+		return corrupt(record, "line %d: %s", 1+strings.Count(text[:at], "\n"), fmt.Sprintf(format, args...))
+	}
+	for _, m := range scriptDef.FindAllStringIndex(text, -1) {
+		if err := checkSignature(text[m[1]:]); err != nil {
+			return fail(m[1], "%v", err)
+		}
+	}
+	for _, m := range scriptLocal.FindAllStringSubmatchIndex(text, -1) {
+		if _, err := parseScriptType(text[m[2]:m[3]]); err != nil {
+			return fail(m[2], "%v", err)
+		}
+	}
+	for _, m := range scriptCast.FindAllStringIndex(text, -1) {
+		end := matching(text, m[1]-1)
+		if end < 0 {
+			return fail(m[1], "got a cast without end")
+		}
+		args := splitArguments(text[m[1]:end])
+		if len(args) == 0 {
+			return fail(m[1], "got a cast without a type")
+		}
+		if _, err := parseScriptType(strings.TrimSpace(args[0])); err != nil {
+			return fail(m[1], "%v", err)
+		}
+	}
 	return nil
+}
+
+// checkSignature checks what follows "def ": name(parameters) -> result:
+func checkSignature(s string) error {
+	name, _, _ := strings.Cut(s, "(")
+	end := matching(s, len(name))
+	if !pickleIdentifier.MatchString(name) || end < 0 {
+		return fmt.Errorf("got %q, want a function", clip(name))
+	}
+	result, _, _ := strings.Cut(s[end+1:], "\n")
+	result, arrow := strings.CutPrefix(result, " -> ")
+	result, colon := strings.CutSuffix(result, ":")
+	if !arrow || !colon {
+		return fmt.Errorf("function %s: got %q, want -> and the type of its result", clip(name), clip(result))
+	}
+	if _, err := parseScriptType(result); err != nil {
+		return fmt.Errorf("function %s: %w", clip(name), err)
+	}
+	for i, p := range splitArguments(s[len(name)+1 : end]) {
+		p = strings.TrimSpace(p)
+		param, typ, typed := strings.Cut(p, ":")
+		typ, _, _ = strings.Cut(typ, "=")
+		switch {
+		case p == "*" || !typed && i == 0 && pickleIdentifier.MatchString(p):
+		case !typed || !pickleIdentifier.MatchString(param):
+			return fmt.Errorf("function %s: got parameter %q, want a name and a type", clip(name), clip(p))
+		default:
+			if _, err := parseScriptType(strings.TrimSpace(typ)); err != nil {
+				return fmt.Errorf("function %s: %w", clip(name), err)
+			}
+		}
+	}
+	return nil
+}
+
+// matching returns the offset of the bracket that closes the one at i, and -1
+// for none.
+func matching(s string, i int) int {
+	depth := 0
+	for ; i < len(s); i++ {
+		switch s[i] {
+		case '(', '[', '{':
+			depth++
+		case ')', ']', '}':
+			if depth--; depth == 0 {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// splitArguments splits at the commas outside of brackets. Strings are blank.
+func splitArguments(s string) (args []string) {
+	depth, from := 0, 0
+	for i := range len(s) {
+		switch s[i] {
+		case '(', '[', '{':
+			depth++
+		case ')', ']', '}':
+			depth--
+		case ',':
+			if depth == 0 {
+				args = append(args, s[from:i])
+				from = i + 1
+			}
+		}
+	}
+	if strings.TrimSpace(s[from:]) != "" {
+		args = append(args, s[from:])
+	}
+	return args
 }
 
 var closing = map[byte]byte{'(': ')', '[': ']', '{': '}'}

@@ -105,11 +105,14 @@ func (z *zipArchive) readFull(b []byte, off uint64, what string) error {
 	return fmt.Errorf("jit: reading archive: %s: %w", what, err)
 }
 
-// zipVersions and zipHosts list what zip writers in use put into "version made
-// by" and "version needed": miniz, which torch uses, Python, Go, Info-ZIP.
-func zipVersionKnown(v uint16) bool {
+// zipWriterKnown tells whether "version made by" (host system, zip version) is
+// that of a writer in use: miniz in torch (0), Python, Go, Info-ZIP, Windows,
+// macOS. None is one bit away from torch's.
+func zipWriterKnown(v uint16) bool {
 	switch v & 0xff {
-	case 0, 10, 20, 23, 30, 45, 63:
+	case 0:
+		return v == 0
+	case 10, 20, 21, 23, 30, 31, 45, 51, 63:
 	default:
 		return false
 	}
@@ -119,6 +122,8 @@ func zipVersionKnown(v uint16) bool {
 	}
 	return false
 }
+
+func zipNeededKnown(v uint16) bool { return v == 0 || v == 10 || v == 20 || v == 45 }
 
 func openZip(r io.ReaderAt, size int64) (*zipArchive, error) {
 	z := &zipArchive{r: r, size: size}
@@ -199,8 +204,13 @@ func (z *zipArchive) readEnd() (end, dirOff, dirLen, count uint64, err error) {
 	if le.Uint32(e64[0:]) != zip64EndSig || le.Uint64(e64[4:]) != zip64EndLen-12 {
 		return fail(corrupt("", "zip64 end record: got signature %#08x and length %d, want %#08x and %d", le.Uint32(e64[0:]), le.Uint64(e64[4:]), zip64EndSig, zip64EndLen-12))
 	}
-	if !zipVersionKnown(le.Uint16(e64[12:])) || le.Uint16(e64[14:]) != 45 {
-		return fail(corrupt("", "zip64 end record: got versions %#x and %d, want a known one and 45", le.Uint16(e64[12:]), le.Uint16(e64[14:])))
+	switch le.Uint16(e64[12:]) {
+	case 0x031e, 0x002d, 0x032d, 0x003f: // miniz, Python and Go, Info-ZIP, 7-Zip
+	default:
+		return fail(corrupt("", "zip64 end record: got writer %#04x, want a known one", le.Uint16(e64[12:])))
+	}
+	if le.Uint16(e64[14:]) != 45 {
+		return fail(corrupt("", "zip64 end record: got version %d, want 45", le.Uint16(e64[14:])))
 	}
 	if le.Uint32(e64[16:]) != 0 || le.Uint32(e64[20:]) != 0 || le.Uint64(e64[24:]) != le.Uint64(e64[32:]) {
 		return fail(corrupt("", "zip64 end record: got disk %d of %d with %d of %d entries, want one disk with all", le.Uint32(e64[16:]), le.Uint32(e64[20:]), le.Uint64(e64[24:]), le.Uint64(e64[32:])))
@@ -252,8 +262,8 @@ func (z *zipArchive) parseDirectory(dir []byte, count uint64) error {
 		if commentLen != 0 || le.Uint16(h[34:]) != 0 {
 			return corrupt(e.name, "directory: got a comment of %d bytes and disk %d, want 0 and 0", commentLen, le.Uint16(h[34:]))
 		}
-		if !zipVersionKnown(e.madeBy) || !zipVersionKnown(e.needed) || e.needed > 45 {
-			return corrupt(e.name, "directory: got zip versions %#x and %#x, want known ones", e.madeBy, e.needed)
+		if !zipWriterKnown(e.madeBy) || !zipNeededKnown(e.needed) {
+			return corrupt(e.name, "directory: got zip versions %#04x and %#04x, want known ones", e.madeBy, e.needed)
 		}
 		internal, external := le.Uint16(h[36:]), le.Uint32(h[38:])
 		if err := checkZipAttributes(e, internal, external); err != nil {
@@ -295,17 +305,14 @@ func checkZipName(name string) error {
 }
 
 func checkZipAttributes(e *zipEntry, internal uint16, external uint32) error {
-	ok := internal <= 1
-	switch {
-	case e.madeBy == 0: // miniz without a clock, that is torch
+	const (
+		regular, kind     = 0o100000, 0o170000 // of the Unix mode in the upper half
+		directory, volume = 0x10, 0x08
+	)
+	mode := external >> 16
+	ok := internal <= 1 && (mode&kind == regular || mode&kind == 0) && external&(directory|volume) == 0
+	if e.madeBy == 0 { // miniz without a clock, that is torch
 		ok = internal == 0 && external == 0 && e.time == 0 && e.date == 0
-	case e.madeBy>>8 == 3 || e.madeBy>>8 == 19:
-		const regular, kind = 0o100000, 0o170000
-		mode := external >> 16
-		ok = ok && (mode&kind == regular || mode&kind == 0)
-	default:
-		const directory, volume = 0x10, 0x08
-		ok = ok && external&(directory|volume) == 0
 	}
 	if !ok {
 		return corrupt(e.name, "directory: got attributes %#x and %#x, want a regular file's", internal, external)
