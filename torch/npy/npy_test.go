@@ -22,19 +22,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchvit/torchvit/internal/testmain"
 	"github.com/torchvit/torchvit/torch/npy"
 )
-
-// python returns the interpreter of the repository's virtual environment.
-func python(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../../.venv/bin/python")
-	require.NoError(t, err)
-	if _, err := os.Stat(path); err != nil {
-		t.Skip("no .venv/bin/python: run make test, or python3 -m venv .venv and install scripts/requirements.txt")
-	}
-	return path
-}
 
 const writeCases = `
 import json, sys, pathlib, numpy as np
@@ -71,7 +61,7 @@ np.savez_compressed(out / "packed.npz", **names)
 // TestNumPyRoundTrip reads what NumPy wrote, in every dtype, order, byte order
 // and format version, bit for bit, and writes the very bytes that NumPy writes.
 func TestNumPyRoundTrip(t *testing.T) {
-	py, dir := python(t), t.TempDir()
+	py, dir := testmain.Python(t), t.TempDir()
 	got, err := exec.Command(py, "-c", writeCases, dir).CombinedOutput()
 	require.NoError(t, err, "%s", got)
 	var cases []struct {
