@@ -3,7 +3,9 @@ package transforms
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -11,15 +13,24 @@ import (
 	"github.com/torchvit/torchvit/torch"
 )
 
-// beside reports Pillow's time of the same work in the same run, and how often faster this is.
-func beside(b *testing.B, request object, blobs ...[]byte) {
+// compare runs f as a benchmark and reports the best run beside the best of Python's, which does the
+// same work in the same run on one thread: the best, because other processes only ever add time.
+func compare(b *testing.B, f func() error, request object, blobs ...[]byte) {
 	b.Helper()
+	best := time.Duration(math.MaxInt64)
+	for b.Loop() {
+		start := time.Now()
+		if err := f(); err != nil {
+			b.Fatal(err)
+		}
+		best = min(best, time.Since(start))
+	}
 	var answer struct{ Seconds float64 }
 	request["op"] = "speed"
 	ask(b, request, &answer, blobs...)
-	mine := b.Elapsed().Seconds() / float64(b.N)
-	b.ReportMetric(answer.Seconds*1e3, "python-ms/op")
-	b.ReportMetric(answer.Seconds/mine, "x-python")
+	b.ReportMetric(best.Seconds()*1e3, "best-ms")
+	b.ReportMetric(answer.Seconds*1e3, "python-best-ms")
+	b.ReportMetric(answer.Seconds/best.Seconds(), "x-python")
 }
 
 // BenchmarkResize compares with Image.resize, one thread each.
@@ -38,12 +49,9 @@ func BenchmarkResize(b *testing.B) {
 				b.Run(fmt.Sprintf("%dx%d/%s/%s", source.Width, source.Height, name, kernelName), func(b *testing.B) {
 					plan := cgo.ImagePlan{Height: 224, Width: 224, WindowHeight: 224, WindowWidth: 224, Filter: int32(filter), Kernel: int32(kernel)}
 					dst := make([]byte, 224*224*3)
-					for b.Loop() {
-						if err := cgo.ImageResize(pixels, &layout, &plan, dst, cgo.ImageStride{Row: 672, Pixel: 3, Channel: 1}); err != nil {
-							b.Fatal(err)
-						}
-					}
-					beside(b, object{"what": "resize", "source": []int{source.Height, source.Width, 3}, "size": []int{224, 224}, "filter": filter}, pixels)
+					compare(b, func() error {
+						return cgo.ImageResize(pixels, &layout, &plan, dst, cgo.ImageStride{Row: 672, Pixel: 3, Channel: 1})
+					}, object{"what": "resize", "source": []int{source.Height, source.Width, 3}, "size": []int{224, 224}, "filter": filter}, pixels)
 				})
 			}
 		}
@@ -55,14 +63,11 @@ func BenchmarkDecode(b *testing.B) {
 	for _, name := range []string{"coffee.jpg", "chelsea.png", "formats/webp_lossy.webp", "formats/gif_single.gif"} {
 		b.Run(name, func(b *testing.B) {
 			data := photo(b, name)
-			for b.Loop() {
+			compare(b, func() error {
 				img, err := Decode(b.Context(), data, DecodeOptions{})
-				if err != nil {
-					b.Fatal(err)
-				}
 				img.Close()
-			}
-			beside(b, object{"what": "decode"}, data)
+				return err
+			}, object{"what": "decode"}, data)
 		})
 	}
 }
@@ -78,10 +83,8 @@ func BenchmarkPrepare(b *testing.B) {
 	require.NoError(b, err)
 	defer batch.Close()
 	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := p.Write(b.Context(), img, batch, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
-	beside(b, object{"what": "prepare", "source": []int{400, 600, 3}, "spec": json.RawMessage(specs[1])}, rgb(b, img))
+	compare(b, func() error {
+		_, err := p.Write(b.Context(), img, batch, 0)
+		return err
+	}, object{"what": "prepare", "source": []int{400, 600, 3}, "spec": json.RawMessage(specs[1])}, rgb(b, img))
 }

@@ -1,6 +1,7 @@
 package transforms
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -45,23 +46,73 @@ func LongestEdge(photo Size, size int) Size {
 	return photo.sides(max(1, scaled(size, photo.short(), photo.long())), size)
 }
 
-// DETREdges is the rule of DETR and of YOLOS in Hugging Face (get_size_with_aspect_ratio): the shorter
-// side becomes size unless the longer would then pass maxSize, where the shorter is
-// round(maxSize * short / long) and the longer follows from the value before rounding.
+// DETREdges is the rule of DETR in Hugging Face (get_size_with_aspect_ratio): the shorter side becomes
+// size unless the longer would then pass maxSize, where the shorter is round(maxSize * short / long) and
+// the longer follows from the value before rounding. A photo whose shorter side has its size already
+// stays as it is.
 func DETREdges(photo Size, size, maxSize int) Size {
-	short, long := float64(photo.short()), float64(photo.long())
-	raw := float64(size)
-	if maxSize > 0 && long/short*raw > float64(maxSize) {
-		raw = float64(maxSize) * short / long
-		size = round(raw)
-	}
-	if photo.short() == size {
+	short, raw := detrShort(photo, size, maxSize)
+	if photo.short() == short {
 		return photo
 	}
-	if photo.Width < photo.Height {
-		return Size{int(raw * float64(photo.Height) / float64(photo.Width)), size}
+	return photo.detrSides(short, raw)
+}
+
+// YOLOSEdges is DETREdges without its exception, with both sides then taken down to a multiple of m, as
+// YOLOS in Hugging Face does with m = 16.
+func YOLOSEdges(photo Size, size, maxSize, m int) Size {
+	return FloorMultipleOf(photo.detrSides(detrShort(photo, size, maxSize)), m)
+}
+
+func detrShort(photo Size, size, maxSize int) (short int, raw float64) {
+	raw = float64(size)
+	if low, high := float64(photo.short()), float64(photo.long()); maxSize > 0 && high/low*raw > float64(maxSize) {
+		raw = float64(maxSize) * low / high
 	}
-	return Size{size, int(raw * float64(photo.Width) / float64(photo.Height))}
+	return round(raw), raw
+}
+
+func (s Size) detrSides(short int, raw float64) Size {
+	if s.Width < s.Height {
+		return Size{int(raw * float64(s.Height) / float64(s.Width)), short}
+	}
+	return Size{short, int(raw * float64(s.Width) / float64(s.Height))}
+}
+
+// Cover is timm's ResizeKeepRatio(size): the smallest size that covers the target, each side
+// round(side / ratio).
+func Cover(photo, target Size) Size {
+	return photo.over(min(float64(photo.Height)/float64(target.Height), float64(photo.Width)/float64(target.Width)))
+}
+
+// Contain is timm's ResizeKeepRatio(size, longest=1): the largest size that fits into the target, each
+// side round(side / ratio).
+func Contain(photo, target Size) Size {
+	return photo.over(max(float64(photo.Height)/float64(target.Height), float64(photo.Width)/float64(target.Width)))
+}
+
+func (s Size) over(ratio float64) Size {
+	return Size{round(float64(s.Height) / ratio), round(float64(s.Width) / ratio)}
+}
+
+// MaxEdges is Hugging Face's {"max_height", "max_width"}: the largest size that fits into the target,
+// each side int(side * ratio).
+func MaxEdges(photo, target Size) Size {
+	r := min(float64(target.Height)/float64(photo.Height), float64(target.Width)/float64(photo.Width))
+	return Size{int(float64(photo.Height) * r), int(float64(photo.Width) * r)}
+}
+
+// DPTSize is DPT's rule with keep_aspect_ratio: of the two scales the one nearer to 1, and each side
+// round(scale * side / m) * m.
+func DPTSize(photo, target Size, m int) Size {
+	sh, sw := float64(target.Height)/float64(photo.Height), float64(target.Width)/float64(photo.Width)
+	if math.Abs(1-sw) < math.Abs(1-sh) {
+		sh = sw
+	} else {
+		sw = sh
+	}
+	f := func(v float64) int { return round(v/float64(m)) * m }
+	return Size{f(sh * float64(photo.Height)), f(sw * float64(photo.Width))}
 }
 
 // LetterboxSize is the size of the photo inside a canvas: the largest that keeps the aspect ratio, each
@@ -84,7 +135,7 @@ func MultipleOf(s Size, m int) Size {
 	return Size{f(s.Height), f(s.Width)}
 }
 
-// FloorMultipleOf takes each side down to a multiple of m, at least m, as YOLOS in Hugging Face does.
+// FloorMultipleOf takes each side down to a multiple of m, at least m.
 func FloorMultipleOf(s Size, m int) Size {
 	f := func(v int) int { return max(m, v/m*m) }
 	return Size{f(s.Height), f(s.Width)}
@@ -132,6 +183,14 @@ const (
 	RuleLetterbox = "letterbox"
 	// RuleDETR is DETREdges with size [S] and max_size.
 	RuleDETR = "detr"
+	// RuleYOLOS is YOLOSEdges with size [S], max_size and multiple_of (16 where that is 0).
+	RuleYOLOS = "yolos"
+	// RuleCover, RuleContain and RuleMax are Cover, Contain and MaxEdges with size [H, W].
+	RuleCover   = "cover"
+	RuleContain = "contain"
+	RuleMax     = "max_edges"
+	// RuleDPT is DPTSize with size [H, W] and multiple_of (1 where that is 0).
+	RuleDPT = "dpt"
 )
 
 // ResizeSpec is the "resize" part of a preprocess description. The zero value does not resize.
@@ -142,10 +201,9 @@ type ResizeSpec struct {
 	Size []int `json:"size,omitempty"`
 	// MaxSize limits the longer side for RuleShortestEdge and RuleDETR; 0 does not.
 	MaxSize int `json:"max_size,omitempty"`
-	// MultipleOf > 0 then takes both sides to a multiple of it.
+	// MultipleOf > 0 then takes both sides to the nearest multiple of it, unless the rule has a way of its
+	// own.
 	MultipleOf int `json:"multiple_of,omitempty"`
-	// MultipleRule is "round" (MultipleOf, the default) or "floor" (FloorMultipleOf).
-	MultipleRule string `json:"multiple_rule,omitempty"`
 }
 
 // maxSide is the largest side that an image may be resized to.
@@ -171,26 +229,24 @@ func (r ResizeSpec) validate() error {
 	var err error
 	switch r.Rule {
 	case "", RuleNone:
-	case RuleShortestEdge, RuleLongestEdge, RuleDETR:
+	case RuleShortestEdge, RuleLongestEdge, RuleDETR, RuleYOLOS:
 		err = validSize("resize.size", r.Size, 1)
-	case RuleExact, RuleLetterbox:
+	case RuleExact, RuleLetterbox, RuleCover, RuleContain, RuleMax, RuleDPT:
 		err = validSize("resize.size", r.Size, 1, 2)
 	default:
-		err = fmt.Errorf("%w: resize.rule: got %q, want none, exact, shortest_edge, longest_edge, letterbox or detr", ErrSpec, r.Rule)
+		err = fmt.Errorf("%w: resize.rule: got %q, want none, exact, shortest_edge, longest_edge, letterbox, detr, yolos, cover, contain, max_edges or dpt", ErrSpec, r.Rule)
 	}
 	switch {
 	case err != nil:
 		return err
 	case r.MaxSize < 0 || r.MaxSize > maxSide:
 		return fmt.Errorf("%w: resize.max_size: got %d, want 0 to %d", ErrSpec, r.MaxSize, maxSide)
-	case r.MaxSize > 0 && r.Rule != RuleShortestEdge && r.Rule != RuleDETR:
-		return fmt.Errorf("%w: resize.max_size: got %d with rule %q, want it with shortest_edge or detr only", ErrSpec, r.MaxSize, r.Rule)
+	case r.MaxSize > 0 && r.Rule != RuleShortestEdge && r.Rule != RuleDETR && r.Rule != RuleYOLOS:
+		return fmt.Errorf("%w: resize.max_size: got %d with rule %q, want it with shortest_edge, detr or yolos only", ErrSpec, r.MaxSize, r.Rule)
 	case r.MaxSize > 0 && r.Rule == RuleShortestEdge && r.MaxSize <= r.Size[0]:
 		return fmt.Errorf("%w: resize.max_size: got %d, want more than the shorter side's %d", ErrSpec, r.MaxSize, r.Size[0])
 	case r.MultipleOf < 0 || r.MultipleOf > maxSide:
 		return fmt.Errorf("%w: resize.multiple_of: got %d, want 0 to %d", ErrSpec, r.MultipleOf, maxSide)
-	case r.MultipleRule != "" && r.MultipleRule != "round" && r.MultipleRule != "floor":
-		return fmt.Errorf("%w: resize.multiple_rule: got %q, want round or floor", ErrSpec, r.MultipleRule)
 	}
 	return nil
 }
@@ -212,11 +268,18 @@ func (r ResizeSpec) Resized(photo Size) Size {
 		s = LetterboxSize(photo, hw(r.Size))
 	case RuleDETR:
 		s = DETREdges(photo, r.Size[0], r.MaxSize)
+	case RuleYOLOS:
+		return YOLOSEdges(photo, r.Size[0], r.MaxSize, cmp.Or(r.MultipleOf, 16))
+	case RuleCover:
+		s = Cover(photo, hw(r.Size))
+	case RuleContain:
+		s = Contain(photo, hw(r.Size))
+	case RuleMax:
+		s = MaxEdges(photo, hw(r.Size))
+	case RuleDPT:
+		return DPTSize(photo, hw(r.Size), max(r.MultipleOf, 1))
 	}
 	if r.MultipleOf > 0 {
-		if r.MultipleRule == "floor" {
-			return FloorMultipleOf(s, r.MultipleOf)
-		}
 		return MultipleOf(s, r.MultipleOf)
 	}
 	return s

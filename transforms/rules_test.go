@@ -39,9 +39,14 @@ func TestSizeRules(t *testing.T) {
 		got = append(got, top, left)
 		top, left = FloorCropWindow(photo, Size{s, s})
 		got = append(got, max(0, top), max(0, left), TimmSize(s, 0.875))
+		add(YOLOSEdges(photo, s, m, 16))
+		add(Cover(photo, Size{s, m}))
+		add(Contain(photo, Size{s, m}))
+		add(MaxEdges(photo, Size{s, m}))
+		add(DPTSize(photo, Size{s, m}, multiple))
 		require.Equal(t, answer.Sizes[i], got, "photo %v", p)
 	}
-	t.Logf("%d photos, 11 rules, all equal", len(photos))
+	t.Logf("%d photos, 16 rules, all equal", len(photos))
 }
 
 func TestTables(t *testing.T) {
@@ -107,7 +112,8 @@ func TestSpecRefuses(t *testing.T) {
 		"max below size":   {Resize: ResizeSpec{Rule: RuleShortestEdge, Size: []int{10}, MaxSize: 10}},
 		"max of exact":     {Resize: ResizeSpec{Rule: RuleExact, Size: []int{1, 2}, MaxSize: 9}},
 		"multiple":         {Resize: ResizeSpec{MultipleOf: -1}},
-		"multiple rule":    {Resize: ResizeSpec{MultipleOf: 2, MultipleRule: "ceil"}},
+		"crop fill":        {Crop: CropSpec{Rule: CropCenter, Size: []int{3}, Fill: []int{1, 2}}},
+		"crop fill 256":    {Crop: CropSpec{Rule: CropCenter, Size: []int{3}, Fill: []int{1, 2, 256}}},
 		"backend":          {Backend: "cv2"},
 		"filter":           {Interpolation: "area"},
 		"box by torch":     {Backend: Torch, Interpolation: Box},

@@ -1,6 +1,9 @@
 package transforms
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Spec is the "preprocess" section of a model file (torchvit.json): how a photo becomes the model's
 // input. The zero value decodes and divides by 255. Steps, in order: decode to RGB, resize, crop, to
@@ -30,6 +33,8 @@ type CropSpec struct {
 	Rule string `json:"rule,omitempty"`
 	// Size is [H, W].
 	Size []int `json:"size,omitempty"`
+	// Fill is the level of each channel where the photo is smaller than the crop; none is 0.
+	Fill []int `json:"fill,omitempty"`
 }
 
 // Crop rules.
@@ -66,6 +71,9 @@ func (s *Spec) Validate() error {
 	case CropCenter, CropCenterFloor:
 		if err := validSize("crop.size", s.Crop.Size, 1, 2); err != nil {
 			return err
+		}
+		if n := len(s.Crop.Fill); n > 0 && n != s.channels() || slices.ContainsFunc(s.Crop.Fill, func(v int) bool { return v < 0 || v > 255 }) {
+			return fmt.Errorf("%w: crop.fill: got %v, want %d levels of 0 to 255", ErrSpec, s.Crop.Fill, s.channels())
 		}
 	default:
 		return fmt.Errorf("%w: crop.rule: got %q, want none, center or center_floor", ErrSpec, s.Crop.Rule)
@@ -119,11 +127,15 @@ func (s *Spec) OutputSize() (size Size, fixed bool) {
 	return Size{}, false
 }
 
-func (s *Spec) fill() uint8 {
+// fill is the level of each channel outside the photo.
+func (s *Spec) fill() (fill [4]uint8) {
 	if s.Resize.Rule == RuleLetterbox {
-		return letterboxFill
+		return [4]uint8{letterboxFill, letterboxFill, letterboxFill, letterboxFill}
 	}
-	return 0
+	for c, v := range s.Crop.Fill {
+		fill[c] = uint8(v)
+	}
+	return fill
 }
 
 func checkResized(s Size) error {

@@ -211,7 +211,7 @@ func (ToTensor) Apply(ctx context.Context, img *Image) (*Image, error) {
 	}
 	defer leaveLight()
 	err = torch.WithData(t, func(dst []float32) error {
-		return toFloat(img, wholePhoto(img.Height(), img.Width()), resizing{filter: Nearest}, 0, table, dst)
+		return toFloat(img, wholePhoto(img.Height(), img.Width()), resizing{filter: Nearest}, [4]uint8{}, table, dst)
 	})
 	if err != nil {
 		t.Close()
@@ -223,7 +223,7 @@ func (ToTensor) Apply(ctx context.Context, img *Image) (*Image, error) {
 }
 
 // toFloat writes the window of the resized image through the table to dst, (C, H, W) row-major.
-func toFloat(img *Image, g Geometry, how resizing, fill uint8, table, dst []float32) error {
+func toFloat(img *Image, g Geometry, how resizing, fill [4]uint8, table, dst []float32) error {
 	filter, err := how.filter.pillow()
 	if err != nil {
 		return err
@@ -231,7 +231,7 @@ func toFloat(img *Image, g Geometry, how resizing, fill uint8, table, dst []floa
 	plan := cgo.ImagePlan{
 		Height: int64(g.ResizedHeight), Width: int64(g.ResizedWidth),
 		Top: int64(g.Top), Left: int64(g.Left), WindowHeight: int64(g.OutputHeight), WindowWidth: int64(g.OutputWidth),
-		Fill: [4]uint8{fill, fill, fill, fill}, Filter: filter, PassOrder: int32(how.order),
+		Fill: fill, Filter: filter, PassOrder: int32(how.order),
 	}
 	layout := img.layout
 	if n := int64(len(table) / 256); layout.Channels == 1 && n > 1 { // grey to all channels

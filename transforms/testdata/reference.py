@@ -167,6 +167,26 @@ def sizes(request: dict[str, Any], _: list[bytes]) -> Answer:
             return int((raw if raw is not None else size) * h / w), size
         return size, int((raw if raw is not None else size) * w / h)
 
+    def yolos(h: int, w: int, size: int, max_size: int) -> tuple[int, int]:
+        raw = None
+        low, high = float(min(h, w)), float(max(h, w))
+        if high / low * size > max_size:
+            raw = max_size * low / high
+            size = round(raw)
+        other = raw if raw is not None else size
+        oh, ow = (int(other * h / w), size) if w < h else (size, int(other * w / h))
+        return max(16, oh // 16 * 16), max(16, ow // 16 * 16)
+
+    def dpt(h: int, w: int, height: int, width: int, multiple: int) -> tuple[int, int]:
+        sh, sw = height / h, width / w
+        if abs(1 - sw) < abs(1 - sh):
+            sh = sw
+        else:
+            sw = sh
+        return round(sh * h / multiple) * multiple, round(sw * w / multiple) * multiple
+
+    from timm.data.transforms import ResizeKeepRatio
+
     answers: list[list[int]] = []
     for h, w, s, m, mult in request["photos"]:
         row: list[int] = []
@@ -183,6 +203,13 @@ def sizes(request: dict[str, Any], _: list[bytes]) -> Answer:
             int((w - s) / 2.0) if w >= s else 0,
         ]
         row.append(int(np.floor(s / 0.875)))
+        row += yolos(h, w, s, s + m)
+        image = Image.new("1", (w, h))
+        row += ResizeKeepRatio.get_params(image, (s, s + m), 0.0)
+        row += ResizeKeepRatio.get_params(image, (s, s + m), 1.0)
+        scale = min(s / h, (s + m) / w)
+        row += [int(h * scale), int(w * scale)]
+        row += dpt(h, w, s, s + m, mult)
         answers.append(row)
     return {"sizes": answers}, []
 
@@ -264,6 +291,20 @@ def steps(request: dict[str, Any], blobs: list[bytes]) -> Answer:
     }[request["chain"]]
     result: torch.Tensor = chain(image)
     return {"shape": list(result.shape)}, [result.contiguous().numpy().tobytes()]
+
+
+def timm_transform(request: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """timm's own transform for a config, on each photo."""
+    from timm.data import create_transform, resolve_data_config
+
+    transform = create_transform(**resolve_data_config(pretrained_cfg=request["config"]))
+    shapes: list[list[int]] = []
+    out: list[bytes] = []
+    for blob in blobs:
+        tensor = transform(Image.open(io.BytesIO(blob)).convert("RGB"))
+        shapes.append(list(tensor.shape))
+        out.append(tensor.contiguous().numpy().tobytes())
+    return {"shapes": shapes}, out
 
 
 # --- files that decoders can meet -----------------------------------------------------------------
@@ -686,6 +727,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], list[bytes]], Answer]] = {
         torch_resize,
         preprocess,
         steps,
+        timm_transform,
         files,
         speed,
     )
