@@ -60,7 +60,7 @@ static tv_status* (*p_tv_module_save)(tv_module* m, const tv_node* extra, int32_
 static tv_status* (*p_tv_image_resize)(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, uint8_t* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel);
 static tv_status* (*p_tv_image_to_float)(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, const float* table, float* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel);
 static tv_status* (*p_tv_bench_module_call)(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds);
-static tv_status* (*p_tv_bench_operator_call)(const tv_operator* op, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds);
+static tv_status* (*p_tv_bench_operator_call)(const tv_operator* op, const tv_node* nodes, int32_t nodes_len, int32_t nargs, const char* text, int64_t text_len, tv_mode mode, int64_t n, double* seconds);
 
 const char* tvgo_resolve(void* library) {
   const char* missing = NULL;
@@ -162,7 +162,7 @@ tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t extra_len,
 tv_status* tv_image_resize(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, uint8_t* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel) { return p_tv_image_resize(src, layout, plan, dst, stride_row, stride_pixel, stride_channel); }
 tv_status* tv_image_to_float(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, const float* table, float* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel) { return p_tv_image_to_float(src, layout, plan, table, dst, stride_row, stride_pixel, stride_channel); }
 tv_status* tv_bench_module_call(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds) { return p_tv_bench_module_call(m, method, input, mode, n, seconds); }
-tv_status* tv_bench_operator_call(const tv_operator* op, const tv_tensor* input, tv_mode mode, int64_t n, double* seconds) { return p_tv_bench_operator_call(op, input, mode, n, seconds); }
+tv_status* tv_bench_operator_call(const tv_operator* op, const tv_node* nodes, int32_t nodes_len, int32_t nargs, const char* text, int64_t text_len, tv_mode mode, int64_t n, double* seconds) { return p_tv_bench_operator_call(op, nodes, nodes_len, nargs, text, text_len, mode, n, seconds); }
 
 static tv_status* (*p_tv_cuda_device_count)(int32_t* out);
 static tv_status* (*p_tv_cuda_synchronize)(int32_t device);

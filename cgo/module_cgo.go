@@ -203,8 +203,10 @@ func BenchModuleCall(m Module, method int32, input Tensor, mode Mode, n int) (fl
 }
 
 // BenchOperatorCall wraps tv_bench_operator_call: seconds for n calls made from C++.
-func BenchOperatorCall(op Operator, input Tensor, mode Mode, n int) (float64, error) {
-	var s C.double
-	err := check(C.tv_bench_operator_call(op.c(), input.c(), mode.c(), C.int64_t(n), &s))
-	return float64(s), err
+func BenchOperatorCall(op Operator, nodes []Node, nargs int, text []byte, mode Mode, n int) (float64, error) {
+	var seconds C.double
+	p, k := nodePointer(nodes)
+	s, m := textPointer(text)
+	err := check(C.tv_bench_operator_call(op.c(), p, k, C.int32_t(nargs), s, m, mode.c(), C.int64_t(n), &seconds))
+	return float64(seconds), err
 }

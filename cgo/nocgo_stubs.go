@@ -137,7 +137,7 @@ func BenchModuleCall(m Module, method int32, input Tensor, mode Mode, n int) (r0
 }
 
 // BenchOperatorCall needs cgo.
-func BenchOperatorCall(op Operator, input Tensor, mode Mode, n int) (r0 float64, r1 error) {
+func BenchOperatorCall(op Operator, nodes []Node, nargs int, text []byte, mode Mode, n int) (r0 float64, r1 error) {
 	return r0, errNoCgo
 }
 

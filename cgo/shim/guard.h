@@ -52,6 +52,12 @@ struct tv_buffer : tv::Counted<tv::kBuffer> {
 
 namespace tv {
 
+// The CPU has no index: a tensor on "cpu" is not on "cpu:0", and moving it would copy.
+inline at::Device device(int32_t type, int32_t index) {
+  const auto t = static_cast<at::DeviceType>(type);
+  return t == at::kCPU ? at::Device(t) : at::Device(t, static_cast<at::DeviceIndex>(index));
+}
+
 // The status of the exception that is being handled. Never throws: a static status stands in when
 // there is no memory for one.
 TV_API tv_status* current_exception_status() noexcept;
@@ -64,6 +70,15 @@ tv_status* guard(F&& body) noexcept {
     return nullptr;
   } catch (...) {
     return current_exception_status();
+  }
+}
+
+// The same for functions that have no status to give, such as those that free.
+template <typename F>
+void quiet(F&& body) noexcept {
+  try {
+    body();
+  } catch (...) {
   }
 }
 

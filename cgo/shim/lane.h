@@ -28,6 +28,10 @@ class ModeGuard {
   at::ScalarType cpu_dtype_was_, cuda_dtype_was_;
 };
 
+// Keeps libtorch from opening parallel regions on the calling thread, which is Go's: libgomp would make
+// a pool of threads for it. What opens large ones belongs on a lane.
+void one_thread_here();
+
 // Calls fn(arg) on that lane and waits; lane -1 is the calling thread.
 void run_on_lane(int32_t lane, void (*fn)(void*), void* arg);
 
@@ -44,6 +48,15 @@ tv_status* run(const tv_mode& mode, F&& body) noexcept {
   using Task = decltype(task);
   tv_status* failed = guard([&] { run_on_lane(mode.lane, [](void* p) { (*static_cast<Task*>(p))(); }, &task); });
   return failed != nullptr ? failed : status;
+}
+
+// guard for work on tensors on the calling thread, with nothing set about gradients.
+template <typename F>
+tv_status* light(F&& body) noexcept {
+  return guard([&] {
+    one_thread_here();
+    body();
+  });
 }
 
 }  // namespace tv

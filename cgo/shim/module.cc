@@ -2,6 +2,7 @@
 #include "lane.h"
 #include "value.h"
 
+#include <algorithm>
 #include <chrono>
 #include <istream>
 #include <memory>
@@ -43,52 +44,88 @@ struct MemoryBuffer : std::streambuf {
   }
 };
 
-// Whether running the graph can change the module: it sets an attribute, or writes in place into one.
-// Calls into submodules are followed.
-bool changes_state(const torch::jit::Block* block, std::unordered_set<const torch::jit::Function*>* seen) {
-  for (const auto* node : block->nodes()) {
-    const auto kind = node->kind();
-    if (kind == c10::prim::SetAttr) return true;
-    if (const auto* schema = node->maybeSchema(); schema != nullptr && schema->is_mutable()) {
-      for (size_t k = 0; k < schema->arguments().size() && k < node->inputs().size(); k++) {
-        const auto* alias = schema->arguments()[k].alias_info();
-        if (alias == nullptr || !alias->isWrite()) continue;
-        // A view of an attribute counts: follow first inputs, as views keep theirs first.
-        const torch::jit::Value* v = node->inputs()[k];
-        for (int hop = 0; hop < 16; hop++) {
-          const auto* from = v->node();
-          if (from->kind() == c10::prim::GetAttr) return true;
-          if (from->kind() == c10::prim::Param || from->inputs().empty()) break;
-          v = from->inputs()[0];
+// Where the values of an inlined graph come from: the module's own state or somewhere else.
+class Origins {
+ public:
+  explicit Origins(const torch::jit::Graph& graph) : self_(graph.inputs().empty() ? nullptr : graph.inputs()[0]) {}
+
+  // Whether running the block can change the module: it sets an attribute, or writes in place into a
+  // value that an attribute may hold.
+  bool changes_state(const torch::jit::Block* block) {
+    for (const auto* node : block->nodes()) {
+      const auto kind = node->kind();
+      if (kind == c10::prim::SetAttr && from_state(node->inputs()[0])) return true;
+      // A call that was not inlined, through an interface, can do anything.
+      if (kind == c10::prim::CallMethod || kind == c10::prim::CallFunction) return true;
+      if (const auto* schema = node->maybeSchema(); schema != nullptr && schema->is_mutable()) {
+        for (size_t k = 0; k < schema->arguments().size() && k < node->inputs().size(); k++) {
+          const auto* alias = schema->arguments()[k].alias_info();
+          if (alias != nullptr && alias->isWrite() && from_state(node->inputs()[k])) return true;
         }
       }
+      for (const auto* inner : node->blocks())
+        if (changes_state(inner)) return true;
     }
-    if (kind == c10::prim::CallMethod) {
-      const auto type = node->inputs()[0]->type()->cast<c10::ClassType>();
-      if (type) {
-        auto& f = type->getMethod(node->s(c10::attr::name));
-        if (seen->insert(&f).second)
-          if (auto* g = torch::jit::tryToGraphFunction(f); g != nullptr && changes_state(g->graph()->block(), seen))
-            return true;
-      }
-    }
-    if (kind == c10::prim::CallFunction) {
-      const auto type = node->inputs()[0]->type()->cast<c10::FunctionType>();
-      if (type && seen->insert(type->function()).second)
-        if (auto* g = torch::jit::tryToGraphFunction(*type->function());
-            g != nullptr && changes_state(g->graph()->block(), seen))
-          return true;
-    }
-    for (const auto* inner : node->blocks())
-      if (changes_state(inner, seen)) return true;
+    return false;
   }
-  return false;
-}
+
+ private:
+  // Whether the value may be the module, an attribute, or a view of one.
+  bool from_state(const torch::jit::Value* v) {
+    std::unordered_set<const torch::jit::Value*> seen;
+    return from_state(v, &seen);
+  }
+
+  bool any(at::ArrayRef<const torch::jit::Value*> values, std::unordered_set<const torch::jit::Value*>* seen) {
+    return std::any_of(values.begin(), values.end(), [&](const auto* v) { return from_state(v, seen); });
+  }
+
+  bool from_state(const torch::jit::Value* v, std::unordered_set<const torch::jit::Value*>* seen) {
+    if (v == self_) return true;
+    if (!seen->insert(v).second) return false;
+    const auto* node = v->node();
+    const auto kind = node->kind();
+    if (kind == c10::prim::Param) {
+      const auto* owner = node->owningBlock()->owningNode();
+      if (owner == nullptr) return false;  // an argument of the caller
+      if (owner->kind() != c10::prim::Loop) return true;
+      // A loop's body takes a counter and what the loop carries.
+      return v->offset() > 0 &&
+             any({owner->inputs()[v->offset() + 1], owner->blocks()[0]->outputs()[v->offset()]}, seen);
+    }
+    if (kind == c10::prim::Loop)
+      return any({node->inputs()[v->offset() + 2], node->blocks()[0]->outputs()[v->offset() + 1]}, seen);
+    if (kind == c10::prim::If)
+      return any({node->blocks()[0]->outputs()[v->offset()], node->blocks()[1]->outputs()[v->offset()]}, seen);
+    if (kind == c10::prim::CreateObject) return false;
+    if (kind == c10::prim::GetAttr && node->inputs()[0]->node()->kind() == c10::prim::CreateObject) {
+      // An attribute of an object that the code made: what it put there.
+      const auto& name = node->s(c10::attr::name);
+      const auto& uses = node->inputs()[0]->uses();
+      return std::any_of(uses.begin(), uses.end(), [&](const auto& use) {
+        return use.user->kind() == c10::prim::SetAttr && use.offset == 0 && use.user->s(c10::attr::name) == name &&
+               from_state(use.user->inputs()[1], seen);
+      });
+    }
+    // A constant tensor belongs to the code, which all calls share.
+    if (kind == c10::prim::Constant) return v->type()->kind() == c10::TypeKind::TensorType;
+    if (const auto* schema = node->maybeSchema();
+        schema != nullptr && v->offset() < schema->returns().size() && !schema->is_varret() &&
+        kind != c10::prim::GetAttr && schema->returns()[v->offset()].alias_info() == nullptr && kind.is_aten())
+      return false;  // new memory
+    const auto inputs = node->inputs();
+    return std::any_of(inputs.begin(), inputs.end(), [&](const auto* in) { return from_state(in, seen); });
+  }
+
+  const torch::jit::Value* self_;
+};
 
 bool is_stateful(torch::jit::Method& method) {
-  std::unordered_set<const torch::jit::Function*> seen;
   auto* g = torch::jit::tryToGraphFunction(method.function());
-  return g != nullptr && changes_state(g->graph()->block(), &seen);
+  if (g == nullptr) return true;
+  // Made for the first call anyway, with the calls into submodules inlined.
+  const auto graph = g->optimized_graph();
+  return Origins(*graph).changes_state(graph->block());
 }
 
 std::unordered_map<std::string, std::string> read_extra(const tv_node* nodes, int32_t n, const char* text,
@@ -123,21 +160,21 @@ std::vector<c10::IValue> arguments(const c10::FunctionSchema& schema, const tv_n
   }
   for (size_t k = static_cast<size_t>(nargs) + 1; k < formal.size(); k++)
     if (!formal[k].default_value())
-      throw Error(TV_INVALID_ARGUMENT, schema.name() + ": got " + std::to_string(nargs) +
-                                           " arguments, want one for " + formal[k].name() + " (" + c10::str(schema) + ")");
+      throw Error(TV_INVALID_ARGUMENT, schema.name() + ": got " + std::to_string(nargs) + " arguments, want one for " +
+                                           formal[k].name() + " (" + c10::str(schema) + ")");
   return stack;
 }
 
 torch::jit::Method& method_at(tv_module* m, int32_t index) {
   if (index < 0 || static_cast<size_t>(index) >= m->methods.size())
-    throw Error(TV_INVALID_ARGUMENT, "method: got index " + std::to_string(index) + ", want less than " +
-                                         std::to_string(m->methods.size()));
+    throw Error(TV_INVALID_ARGUMENT,
+                "method: got index " + std::to_string(index) + ", want less than " + std::to_string(m->methods.size()));
   return m->methods[static_cast<size_t>(index)];
 }
 
 std::optional<at::Device> optional_device(int32_t type, int32_t index) {
   if (type < 0) return std::nullopt;
-  return at::Device(static_cast<at::DeviceType>(type), static_cast<at::DeviceIndex>(index));
+  return device(type, index);
 }
 
 }  // namespace
@@ -148,7 +185,7 @@ extern "C" {
 tv_status* tv_module_load(const char* path, int64_t path_len, const void* data, int64_t data_len, int32_t device_type,
                           int32_t device_index, const tv_node* extra, int32_t extra_len, const char* text,
                           int64_t text_len, tv_values** found, tv_module** out) {
-  return tv::guard([&] {
+  return tv::light([&] {
     // Not under inference mode: parameters that were made there could never be trained.
     auto files = tv::read_extra(extra, extra_len, text, text_len);
     const auto device = tv::optional_device(device_type, device_index);
@@ -171,10 +208,12 @@ tv_status* tv_module_load(const char* path, int64_t path_len, const void* data, 
   });
 }
 
-void tv_module_free(tv_module* m) { delete m; }
+void tv_module_free(tv_module* m) {
+  tv::quiet([&] { delete m; });
+}
 
 tv_status* tv_module_describe(tv_module* m, tv_values** out) {
-  return tv::guard([&] {
+  return tv::light([&] {
     auto v = std::make_unique<tv_values>();
     tv::add_node(v.get(), TV_TUPLE, 3);
     tv::add_node(v.get(), TV_LIST, static_cast<int64_t>(m->methods.size()));
@@ -205,7 +244,7 @@ tv_status* tv_module_call(tv_module* m, int32_t method, const tv_node* nodes, in
 }
 
 tv_status* tv_module_tensors(tv_module* m, int32_t which, tv_values** out) {
-  return tv::guard([&] {
+  return tv::light([&] {
     auto v = std::make_unique<tv_values>();
     std::vector<std::pair<std::string, at::Tensor>> all;
     if (which == 0) {
@@ -216,14 +255,14 @@ tv_status* tv_module_tensors(tv_module* m, int32_t which, tv_values** out) {
     tv::add_node(v.get(), TV_DICT, static_cast<int64_t>(all.size()));
     for (auto& [name, t] : all) {
       tv::add_string(v.get(), name);
-      tv::add_node(v.get(), TV_TENSOR)->tensor = new tv_tensor(std::move(t));
+      v->nodes.push_back(tv::tensor_node(std::move(t)));
     }
     *out = v.release();
   });
 }
 
 tv_status* tv_module_get_attribute(tv_module* m, const char* name, int64_t name_len, tv_values** out) {
-  return tv::guard([&] {
+  return tv::light([&] {
     const auto n = tv::text(name, name_len);
     if (!m->m.hasattr(n)) throw tv::Error(TV_NOT_FOUND, "attribute: got \"" + n + "\", which the module does not have");
     auto v = std::make_unique<tv_values>();
@@ -234,7 +273,7 @@ tv_status* tv_module_get_attribute(tv_module* m, const char* name, int64_t name_
 
 tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_t name_len, const tv_node* nodes,
                                    int32_t nodes_len, const char* text, int64_t text_len) {
-  return tv::guard([&] {
+  return tv::light([&] {
     const auto n = tv::text(name, name_len);
     const auto& type = m->m.type();
     if (!type->hasAttribute(n))
@@ -250,7 +289,7 @@ tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_t name_
 }
 
 tv_status* tv_module_train(tv_module* m, int32_t on) {
-  return tv::guard([&] { m->m.train(on != 0); });
+  return tv::light([&] { m->m.train(on != 0); });
 }
 
 tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode) {
@@ -267,12 +306,12 @@ tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_
 }
 
 tv_status* tv_module_clone(tv_module* m, tv_module** out) {
-  return tv::guard([&] { *out = new tv_module(m->m.deepcopy()); });
+  return tv::light([&] { *out = new tv_module(m->m.deepcopy()); });
 }
 
 tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len,
                           tv_buffer** out) {
-  return tv::guard([&] {
+  return tv::light([&] {
     const auto files = tv::read_extra(extra, extra_len, text, text_len);
     std::string bytes;
     const std::function<size_t(const void*, size_t)> write = [&](const void* p, size_t n) {

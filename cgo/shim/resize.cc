@@ -633,8 +633,7 @@ void resample(const Rows& in, const Plan& plan, const Box& box, const Part& part
   if (!need_h) {
     for (int64_t y = 0; y < part.height; y++) {
       uint8_t* to = sink.direct(y);
-      v->run(
-          y, [&](int64_t r) { return in.row(r) + part.left * in.pitch; }, to ? to : line.data(), out_bytes);
+      v->run(y, [&](int64_t r) { return in.row(r) + part.left * in.pitch; }, to ? to : line.data(), out_bytes);
       if (!to) finish(y, line.data());
     }
     return;
@@ -654,8 +653,7 @@ void resample(const Rows& in, const Plan& plan, const Box& box, const Part& part
       for (int i = 0; i < n; i++) {
         if (need_v) {
           uint8_t* m = mid.data() + i * stride;
-          v->run(
-              y + i, [&](int64_t r) { return in.row(r) + first * in.pitch; }, m, bytes);
+          v->run(y + i, [&](int64_t r) { return in.row(r) + first * in.pitch; }, m, bytes);
           from[i] = m - first * in.pitch;
         } else {
           from[i] = safe_row(part.top + y + i, i);

@@ -16,16 +16,17 @@ uint64_t tv_abi_hash(void) { return TV_ABI_HASH; }
 
 tv_status* tv_build_info(tv_buffer** out) {
   return tv::guard([&] {
-    *out = new tv_buffer("{\"torch\":\"" + tv::json_escape(TORCH_VERSION) + "\",\"config\":\"" +
-                         tv::json_escape(at::show_config()) + "\",\"cpu_capability\":\"" +
-                         tv::json_escape(at::get_cpu_capability()) + "\",\"parallel\":\"" +
-                         tv::json_escape(at::get_parallel_info()) + "\",\"cuda\":" +
-                         (at::hasCUDA() ? "true" : "false") + "}");
+    *out = new tv_buffer(
+        "{\"torch\":\"" + tv::json_escape(TORCH_VERSION) + "\",\"config\":\"" + tv::json_escape(at::show_config()) +
+        "\",\"cpu_capability\":\"" + tv::json_escape(at::get_cpu_capability()) + "\",\"parallel\":\"" +
+        tv::json_escape(at::get_parallel_info()) + "\",\"cuda\":" + (at::hasCUDA() ? "true" : "false") + "}");
   });
 }
 
 void tv_live_counts(int64_t out[6]) {
-  for (int k = 0; k < tv::kKinds; k++) out[k] = tv::live[k].load(std::memory_order_relaxed);
+  tv::quiet([&] {
+    for (int k = 0; k < tv::kKinds; k++) out[k] = tv::live[k].load(std::memory_order_relaxed);
+  });
 }
 
 tv_status* tv_manual_seed(uint64_t seed) {

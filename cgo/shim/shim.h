@@ -59,8 +59,9 @@ enum {
 
 // A value of TorchScript is an array of nodes in pre-order: a tuple or list is followed by `count`
 // values, a dict by `count` pairs of key and value. A string is text[i : i+count] of the text that
-// travels with the nodes. In a list that comes out, `i` is the kind of its elements (-1: mixed).
-// Tensors that go in are borrowed; tensors that come out are owned by the caller.
+// travels with the nodes. In a list that comes out, `i` is the kind of its elements (-1: mixed); in a
+// tensor that comes out, its number of elements. Tensors that go in are borrowed; tensors that come out
+// are owned by the caller.
 typedef struct {
   int32_t kind;
   int32_t count;
@@ -123,8 +124,7 @@ TV_API int64_t tv_pins_drain(uint64_t* tokens, int64_t cap);
 TV_API tv_status* tv_manual_seed(uint64_t seed);
 // Flags of at::globalContext: deterministic algorithms, TF32 in matmul and in cuDNN, cuDNN benchmark.
 // -1 leaves a flag as it is.
-TV_API tv_status* tv_set_flags(int32_t deterministic, int32_t tf32_matmul, int32_t tf32_cudnn,
-                               int32_t cudnn_benchmark);
+TV_API tv_status* tv_set_flags(int32_t deterministic, int32_t tf32_matmul, int32_t tf32_cudnn, int32_t cudnn_benchmark);
 // TorchScript executor switches of the process: profiling mode and graph optimisation; -1 leaves one.
 TV_API tv_status* tv_set_executor(int32_t profiling, int32_t optimize);
 // Loads a library of operators, for example torchvision's. The library stays loaded.
@@ -166,7 +166,8 @@ TV_API tv_status* tv_tensor_equal(const tv_tensor* a, const tv_tensor* b, tv_mod
 TV_API tv_status* tv_tensor_copy(tv_tensor* dst, const tv_tensor* src, int32_t non_blocking, tv_mode mode);
 // DLPack: *out is a DLManagedTensor* that owns a reference; call its deleter when done.
 TV_API tv_status* tv_tensor_to_dlpack(const tv_tensor* t, void** out);
-// Takes over a DLManagedTensor*; its deleter runs when the tensor's memory is dropped.
+// Takes over a DLManagedTensor*; its deleter runs when the tensor's memory is dropped. On failure it
+// stays the caller's.
 TV_API tv_status* tv_tensor_from_dlpack(void* managed, tv_tensor** out);
 // Calls the deleter of a DLManagedTensor* that nobody took.
 TV_API void tv_dlpack_free(void* managed);
@@ -175,8 +176,7 @@ TV_API void tv_dlpack_free(void* managed);
 
 // Results that are not one plain node. Reading takes the tensors out: after it they belong to the
 // caller, and freeing the values frees only tensors that were not taken.
-TV_API void tv_values_read(tv_values* v, const tv_node** nodes, int64_t* count, const char** text,
-                           int64_t* text_len);
+TV_API void tv_values_read(tv_values* v, const tv_node** nodes, int64_t* count, const char** text, int64_t* text_len);
 TV_API void tv_values_free(tv_values* v);
 
 // --- operators ------------------------------------------------------------------------------------
@@ -200,13 +200,12 @@ TV_API tv_status* tv_module_load(const char* path, int64_t path_len, const void*
                                  int32_t device_type, int32_t device_index, const tv_node* extra, int32_t extra_len,
                                  const char* text, int64_t text_len, tv_values** found, tv_module** out);
 TV_API void tv_module_free(tv_module* m);
-// A list of methods, each a tuple (name, schema, stateful, code), a list of attributes, each a tuple
+// A list of methods, each a tuple (name, schema, stateful), a list of attributes, each a tuple
 // (name, type), and the training flag, as one tuple. The index of a method is its place in the list.
 TV_API tv_status* tv_module_describe(tv_module* m, tv_values** out);
 // Runs a method by its index.
-TV_API tv_status* tv_module_call(tv_module* m, int32_t method, const tv_node* nodes, int32_t nodes_len,
-                                 int32_t nargs, const char* text, int64_t text_len, tv_mode mode, tv_node* out,
-                                 tv_values** more);
+TV_API tv_status* tv_module_call(tv_module* m, int32_t method, const tv_node* nodes, int32_t nodes_len, int32_t nargs,
+                                 const char* text, int64_t text_len, tv_mode mode, tv_node* out, tv_values** more);
 // Parameters (which = 0) or buffers (which = 1): a dict from name to tensor, which share the memory.
 TV_API tv_status* tv_module_tensors(tv_module* m, int32_t which, tv_values** out);
 TV_API tv_status* tv_module_get_attribute(tv_module* m, const char* name, int64_t name_len, tv_values** out);
@@ -261,8 +260,9 @@ TV_API tv_status* tv_image_to_float(const uint8_t* src, const tv_image_layout* l
 // Runs the method n times from C++ on a tensor and gives the seconds: what a call costs without Go.
 TV_API tv_status* tv_bench_module_call(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, int64_t n,
                                        double* seconds);
-TV_API tv_status* tv_bench_operator_call(const tv_operator* op, const tv_tensor* input, tv_mode mode, int64_t n,
-                                         double* seconds);
+// Runs the overload that fits n times on the same positional values; choosing it is not measured.
+TV_API tv_status* tv_bench_operator_call(const tv_operator* op, const tv_node* nodes, int32_t nodes_len, int32_t nargs,
+                                         const char* text, int64_t text_len, tv_mode mode, int64_t n, double* seconds);
 
 #ifdef __cplusplus
 }

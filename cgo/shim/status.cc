@@ -1,7 +1,7 @@
 // Exceptions to statuses.
 #include "guard.h"
 
-#include <cstring>
+#include <memory>
 #include <new>
 
 #include <torch/csrc/jit/runtime/jit_exception.h>
@@ -54,58 +54,65 @@ std::string json_escape(const std::string& raw) {
 
 namespace {
 
-// One line that says what went wrong. libtorch wraps errors inside TorchScript into a traceback whose
-// last line holds the cause.
-std::string one_line(const std::string& what) {
+// What went wrong, without the stack: libtorch wraps errors inside TorchScript into a traceback, with
+// excerpts of the code, whose last lines hold the cause.
+std::string cause(const std::string& what) {
   static const char* interpreter = "The following operation failed in the TorchScript interpreter";
-  std::string line;
   if (what.rfind(interpreter, 0) == 0) {
     size_t end = what.size();
     while (end > 0) {
       const size_t start = what.rfind('\n', end - 1);
       const size_t from = start == std::string::npos ? 0 : start + 1;
-      line = what.substr(from, end - from);
-      if (line.find("Error: ") != std::string::npos || line.find("Exception: ") != std::string::npos) break;
+      const std::string line = what.substr(from, end - from);
+      if (line.find("Error: ") != std::string::npos || line.find("Exception: ") != std::string::npos)
+        return what.substr(from);
       end = start == std::string::npos ? 0 : start;
     }
   }
-  if (line.empty()) {
-    size_t from = what.find_first_not_of(" \t\r\n");
-    if (from == std::string::npos) from = 0;
-    line = what.substr(from, what.find('\n', from) == std::string::npos ? std::string::npos : what.find('\n', from) - from);
-    // A heading such as "Unknown builtin op: x." goes on in the next line; "\n\nfailed:" does not.
-  }
+  const size_t from = what.find_first_not_of(" \t\r\n");
+  return from == std::string::npos ? what : what.substr(from);
+}
+
+std::string one_line(const std::string& cause) {
+  std::string line = cause.substr(0, cause.find('\n'));
   constexpr size_t kMax = 400;
-  if (line.size() > kMax) line = line.substr(0, kMax) + "...";
+  if (line.size() > kMax) {
+    size_t end = kMax;
+    while ((static_cast<unsigned char>(line[end]) >> 6) == 2) end--;  // not inside a character
+    line = line.substr(0, end) + "...";
+  }
   return line;
 }
 
 bool has(const std::string& s, const char* part) { return s.find(part) != std::string::npos; }
 
-// libtorch throws one type for nearly everything, so the code is read from the text.
+// libtorch throws one type for nearly everything, so the code is read from the text of the cause.
 int32_t code_of(const std::string& what) {
   if (has(what, "out of memory") || has(what, "DefaultCPUAllocator: can't allocate") ||
       has(what, "DefaultCPUAllocator: not enough memory"))
     return TV_OUT_OF_MEMORY;
   if (has(what, "Unknown builtin op")) return TV_NOT_FOUND;
-  if (has(what, "scalar type") || has(what, "dtype")) return TV_DTYPE;
+  if (has(what, "scalar type") || has(what, "dtype") || has(what, "did not match")) return TV_DTYPE;
   if (has(what, "must match the size") || has(what, "shapes cannot be multiplied") || has(what, "size mismatch") ||
       has(what, "invalid for input of size") || has(what, "but got input of size") || has(what, "Sizes of tensors") ||
       has(what, "dimensional") || has(what, "Dimension out of range") || has(what, "to have 3 channels") ||
-      has(what, "channels") || has(what, "shape"))
+      has(what, "channels") || has(what, "shape") || has(what, "cannot be converted to Scalar") || has(what, "0-dim"))
     return TV_SHAPE;
+  if (has(what, "out of range") || has(what, "out of bounds")) return TV_INVALID_ARGUMENT;
   if (has(what, "same device") || has(what, "CUDA") || has(what, "device type")) return TV_DEVICE;
   if (has(what, "Expected at most") || has(what, "missing value for argument") || has(what, "Expected a value of type"))
     return TV_INVALID_ARGUMENT;
   return TV_RUNTIME;
 }
 
+// code 0: by the text.
 tv_status* make(int32_t code, const std::string& what) {
-  auto* s = new tv_status();
-  s->code = code;
+  auto s = std::make_unique<tv_status>();
   s->detail = valid_utf8(what);
-  s->message = one_line(s->detail);
-  return s;
+  const std::string why = cause(s->detail);
+  s->code = code != 0 ? code : code_of(why);
+  s->message = one_line(why);
+  return s.release();
 }
 
 // Stands in where there is no memory for a status; freeing it does nothing.
@@ -136,17 +143,14 @@ tv_status* current_exception_status() noexcept {
       return make(TV_OUT_OF_MEMORY, e.what_without_backtrace());
     } catch (const c10::NotImplementedError& e) {
       return make(TV_UNSUPPORTED, e.what_without_backtrace());
-    } catch (const c10::IndexError& e) {
-      return make(TV_SHAPE, e.what_without_backtrace());
     } catch (const c10::Error& e) {
-      const std::string what = e.what_without_backtrace();
-      return make(code_of(what), what);
+      return make(0, e.what_without_backtrace());
     } catch (const std::bad_alloc&) {
       return make(TV_OUT_OF_MEMORY, "out of memory");
     } catch (const std::invalid_argument& e) {
       return make(TV_INVALID_ARGUMENT, e.what());
     } catch (const std::exception& e) {
-      return make(code_of(e.what()), e.what());
+      return make(0, e.what());
     } catch (...) {
       return make(TV_RUNTIME, "unknown C++ exception");
     }
@@ -161,22 +165,30 @@ extern "C" {
 
 void tv_status_read(const tv_status* s, int32_t* code, const char** message, int64_t* message_len, const char** detail,
                     int64_t* detail_len) {
-  *code = s->code;
-  *message = s->message.data();
-  *message_len = static_cast<int64_t>(s->message.size());
-  *detail = s->detail.data();
-  *detail_len = static_cast<int64_t>(s->detail.size());
+  tv::quiet([&] {
+    *code = s->code;
+    *message = s->message.data();
+    *message_len = static_cast<int64_t>(s->message.size());
+    *detail = s->detail.data();
+    *detail_len = static_cast<int64_t>(s->detail.size());
+  });
 }
 
 void tv_status_free(tv_status* s) {
-  if (s != tv::kFallback) delete s;
+  tv::quiet([&] {
+    if (s != tv::kFallback) delete s;
+  });
 }
 
 void tv_buffer_read(const tv_buffer* b, const void** data, int64_t* len) {
-  *data = b->bytes.data();
-  *len = static_cast<int64_t>(b->bytes.size());
+  tv::quiet([&] {
+    *data = b->bytes.data();
+    *len = static_cast<int64_t>(b->bytes.size());
+  });
 }
 
-void tv_buffer_free(tv_buffer* b) { delete b; }
+void tv_buffer_free(tv_buffer* b) {
+  tv::quiet([&] { delete b; });
+}
 
 }  // extern "C"

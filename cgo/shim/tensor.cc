@@ -1,8 +1,6 @@
 // Tensors: memory that crosses, metadata, moves between devices and dtypes, DLPack.
 #include "lane.h"
 
-#include <memory>
-
 #include <ATen/DLConvertor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -21,23 +19,21 @@ std::atomic<Pin*> released{nullptr};
 std::atomic<int64_t> pending{0};
 static_assert(sizeof(std::atomic<int64_t>) == sizeof(int64_t), "Go reads the counter as an int64");
 
-void push(Pin* pin) {
+void link(Pin* pin) {
   pin->next = released.load(std::memory_order_relaxed);
   while (!released.compare_exchange_weak(pin->next, pin, std::memory_order_release, std::memory_order_relaxed)) {
   }
-  pending.fetch_add(1, std::memory_order_release);
 }
 
-void release_pin(void* p) { push(static_cast<Pin*>(p)); }
+void release_pin(void* p) {
+  link(static_cast<Pin*>(p));
+  pending.fetch_add(1, std::memory_order_release);
+}
 
 at::ScalarType scalar_type(int32_t dtype) {
   if (dtype < 1 || dtype > static_cast<int32_t>(at::ScalarType::NumOptions))
     throw tv::Error(TV_DTYPE, "dtype: got code " + std::to_string(dtype) + ", want a code of c10::ScalarType plus one");
   return static_cast<at::ScalarType>(dtype - 1);
-}
-
-at::Device device(int32_t type, int32_t index) {
-  return at::Device(static_cast<at::DeviceType>(type), static_cast<at::DeviceIndex>(index));
 }
 
 const at::Tensor& defined(const tv_tensor* t) {
@@ -52,33 +48,33 @@ extern "C" {
 const int64_t* tv_pins_pending(void) { return reinterpret_cast<const int64_t*>(&pending); }
 
 int64_t tv_pins_drain(uint64_t* tokens, int64_t cap) {
-  Pin* list = released.exchange(nullptr, std::memory_order_acquire);
   int64_t n = 0;
-  while (list != nullptr && n < cap) {
-    Pin* next = list->next;
-    tokens[n++] = list->token;
-    delete list;
-    list = next;
-  }
-  while (list != nullptr) {
-    Pin* next = list->next;
-    list->next = released.load(std::memory_order_relaxed);
-    while (!released.compare_exchange_weak(list->next, list, std::memory_order_release, std::memory_order_relaxed)) {
+  tv::quiet([&] {
+    Pin* list = released.exchange(nullptr, std::memory_order_acquire);
+    while (list != nullptr && n < cap) {
+      Pin* next = list->next;
+      tokens[n++] = list->token;
+      delete list;
+      list = next;
     }
-    list = next;
-  }
-  pending.fetch_sub(n, std::memory_order_release);
+    while (list != nullptr) {
+      Pin* next = list->next;
+      link(list);
+      list = next;
+    }
+    pending.fetch_sub(n, std::memory_order_release);
+  });
   return n;
 }
 
 tv_status* tv_tensor_from_blob(void* data, const int64_t* sizes, const int64_t* strides, int32_t ndim, int32_t dtype,
                                uint64_t token, tv_tensor** out) {
   return tv::guard([&] {
+    // From here on the token comes back whatever happens: an error drops the maker, which owns the pin.
+    auto maker = at::for_blob(data, at::IntArrayRef(sizes, static_cast<size_t>(ndim)));
+    maker.context(new Pin(token), release_pin);
     const auto type = scalar_type(dtype);
-    const at::IntArrayRef size(sizes, static_cast<size_t>(ndim));
-    auto pin = std::make_unique<Pin>(token);
-    auto maker = at::for_blob(data, size);
-    maker.context(pin.release(), release_pin).options(at::TensorOptions(type)).target_device(at::Device(at::kCPU));
+    maker.options(at::TensorOptions(type)).target_device(at::Device(at::kCPU));
     if (strides != nullptr) maker.strides(at::IntArrayRef(strides, static_cast<size_t>(ndim)));
     *out = new tv_tensor(maker.make_tensor());
   });
@@ -88,14 +84,16 @@ tv_status* tv_tensor_empty(const int64_t* sizes, int32_t ndim, int32_t dtype, in
                            int32_t pinned, tv_tensor** out) {
   return tv::guard([&] {
     // Outside inference mode: an ordinary tensor can be written in place in every mode.
-    *out = new tv_tensor(at::empty(at::IntArrayRef(sizes, static_cast<size_t>(ndim)),
-                                   at::TensorOptions(scalar_type(dtype))
-                                       .device(device(device_type, device_index))
-                                       .pinned_memory(pinned != 0)));
+    *out = new tv_tensor(
+        at::empty(at::IntArrayRef(sizes, static_cast<size_t>(ndim)), at::TensorOptions(scalar_type(dtype))
+                                                                         .device(tv::device(device_type, device_index))
+                                                                         .pinned_memory(pinned != 0)));
   });
 }
 
-void tv_tensor_free(tv_tensor* t) { delete t; }
+void tv_tensor_free(tv_tensor* t) {
+  tv::quiet([&] { delete t; });
+}
 
 tv_status* tv_tensor_meta(const tv_tensor* h, tv_meta* out) {
   return tv::guard([&] {
@@ -138,7 +136,7 @@ tv_status* tv_tensor_to(const tv_tensor* t, int32_t dtype, int32_t device_type, 
   return tv::run(mode, [&] {
     const at::Tensor& in = defined(t);
     const auto to_dtype = dtype == 0 ? in.scalar_type() : scalar_type(dtype);
-    const auto to_device = device_type < 0 ? in.device() : device(device_type, device_index);
+    const auto to_device = device_type < 0 ? in.device() : tv::device(device_type, device_index);
     *out = new tv_tensor(in.to(to_device, to_dtype, non_blocking != 0, copy != 0));
   });
 }
@@ -159,7 +157,8 @@ tv_status* tv_tensor_copy(tv_tensor* dst, const tv_tensor* src, int32_t non_bloc
   return tv::run(mode, [&] {
     // copy_ would broadcast; a caller who fills a batch wants an error instead.
     if (defined(dst).sizes() != defined(src).sizes())
-      throw tv::Error(TV_SHAPE, "copy: got a source of " + c10::str(src->t.sizes()) + ", want " + c10::str(dst->t.sizes()));
+      throw tv::Error(TV_SHAPE,
+                      "copy: got a source of " + c10::str(src->t.sizes()) + ", want " + c10::str(dst->t.sizes()));
     dst->t.copy_(src->t, non_blocking != 0);
   });
 }
@@ -176,8 +175,10 @@ tv_status* tv_tensor_from_dlpack(void* managed, tv_tensor** out) {
 }
 
 void tv_dlpack_free(void* managed) {
-  auto* m = static_cast<DLManagedTensor*>(managed);
-  if (m != nullptr && m->deleter != nullptr) m->deleter(m);
+  tv::quiet([&] {
+    auto* m = static_cast<DLManagedTensor*>(managed);
+    if (m != nullptr && m->deleter != nullptr) m->deleter(m);
+  });
 }
 
 }  // extern "C"

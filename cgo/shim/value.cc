@@ -50,8 +50,20 @@ std::string Reader::string_of(const tv_node& n) const {
 
 std::string Reader::read_string() {
   const tv_node& n = next();
-  if (n.kind != TV_STRING) throw Error(TV_INVALID_ARGUMENT, std::string("value: got ") + kind_name(n.kind) + ", want str");
+  if (n.kind != TV_STRING)
+    throw Error(TV_INVALID_ARGUMENT, std::string("value: got ") + kind_name(n.kind) + ", want str");
   return string_of(n);
+}
+
+int32_t Reader::peek_kind() const {
+  if (at_ >= count_) throw Error(TV_INVALID_ARGUMENT, "value: got fewer nodes than their counts say");
+  const int32_t kind = nodes_[at_].kind;
+  if (kind < TV_NONE || kind > TV_DICT) throw Error(TV_INVALID_ARGUMENT, "value: got an unknown kind of node");
+  return kind;
+}
+
+std::string Reader::misfit(const c10::TypePtr& type) const {
+  return std::string("got ") + kind_name(peek_kind()) + ", want " + type->str();
 }
 
 bool Reader::read(const c10::TypePtr& type, c10::IValue* out, int* cost, std::string* why, int depth) {
@@ -59,7 +71,7 @@ bool Reader::read(const c10::TypePtr& type, c10::IValue* out, int* cost, std::st
   if (at_ >= count_) throw Error(TV_INVALID_ARGUMENT, "value: got fewer nodes than their counts say");
   const tv_node& peek = nodes_[at_];
   auto refuse = [&] {
-    *why = std::string("got ") + kind_name(peek.kind) + ", want " + type->str();
+    if (why != nullptr) *why = std::string("got ") + kind_name(peek.kind) + ", want " + type->str();
     return false;
   };
   switch (type->kind()) {
@@ -69,6 +81,7 @@ bool Reader::read(const c10::TypePtr& type, c10::IValue* out, int* cost, std::st
         *out = c10::IValue();
         return true;
       }
+      ++*cost;
       return read(type->expectRef<c10::OptionalType>().getElementType(), out, cost, why, depth + 1);
     case c10::TypeKind::NoneType:
       if (peek.kind != TV_NONE) return refuse();
@@ -91,7 +104,7 @@ bool Reader::read(const c10::TypePtr& type, c10::IValue* out, int* cost, std::st
     case c10::TypeKind::FloatType:
     case c10::TypeKind::SymFloatType:
       if (peek.kind == TV_INT) {
-        ++*cost;
+        *cost += 4;
         *out = static_cast<double>(next().i);
         return true;
       }
@@ -99,6 +112,7 @@ bool Reader::read(const c10::TypePtr& type, c10::IValue* out, int* cost, std::st
       *out = next().f;
       return true;
     case c10::TypeKind::NumberType:
+      *cost += 2;
       if (peek.kind == TV_INT)
         *out = next().i;
       else if (peek.kind == TV_FLOAT)
@@ -114,7 +128,13 @@ bool Reader::read(const c10::TypePtr& type, c10::IValue* out, int* cost, std::st
       return true;
     case c10::TypeKind::DeviceObjType:
       if (peek.kind != TV_STRING) return refuse();
-      *out = c10::Device(string_of(next()));
+      try {
+        *out = c10::Device(string_of(peek));
+      } catch (const c10::Error&) {
+        if (why != nullptr) *why = "got \"" + string_of(peek) + "\", want a device such as cpu or cuda:0";
+        return false;
+      }
+      next();
       return true;
     case c10::TypeKind::ListType: {
       const auto& element = type->expectRef<c10::ListType>().getElementType();
@@ -230,6 +250,11 @@ c10::IValue Reader::infer(int depth) {
   return v;
 }
 
+tv_node tensor_node(at::Tensor t) {
+  const int64_t numel = t.numel();
+  return tv_node{TV_TENSOR, 0, numel, 0, new tv_tensor(std::move(t))};
+}
+
 tv_node* add_node(tv_values* out, int32_t kind, int64_t count) {
   if (count > INT32_MAX) throw Error(TV_VALUE, "value: got more than 2^31 elements");
   out->nodes.push_back(tv_node{kind, static_cast<int32_t>(count), 0, 0, nullptr});
@@ -243,10 +268,11 @@ void add_bytes(tv_values* out, const std::string& s) {
   out->text += s;
 }
 
-void write(const c10::IValue& v, tv_values* out) {
+void write(const c10::IValue& v, tv_values* out, int depth) {
+  check_depth(depth);  // a list of Any can hold itself
   if (v.isTensor()) {
     if (v.toTensor().defined())
-      add_node(out, TV_TENSOR)->tensor = new tv_tensor(v.toTensor());
+      *add_node(out, TV_TENSOR) = tensor_node(v.toTensor());
     else
       add_node(out, TV_NONE);
   } else if (v.isNone()) {
@@ -262,19 +288,19 @@ void write(const c10::IValue& v, tv_values* out) {
   } else if (v.isTuple()) {
     const auto& items = v.toTupleRef().elements();
     add_node(out, TV_TUPLE, static_cast<int64_t>(items.size()));
-    for (const c10::IValue& item : items) write(item, out);
+    for (const c10::IValue& item : items) write(item, out, depth + 1);
   } else if (v.isList()) {
     const auto list = v.toListRef();
     add_node(out, TV_LIST, static_cast<int64_t>(list.size()))->i = element_kind(v.toList().elementType());
-    for (const auto& item : list) write(item, out);
+    for (const auto& item : list) write(item, out, depth + 1);
   } else if (v.isGenericDict()) {
     const auto dict = v.toGenericDict();
     add_node(out, TV_DICT, static_cast<int64_t>(dict.size()));
     for (const auto& entry : dict) {
       if (!entry.key().isString() && !entry.key().isInt())
         throw Error(TV_VALUE, "value: got a dict with keys of kind " + entry.key().tagKind() + ", want str or int");
-      write(entry.key(), out);
-      write(entry.value(), out);
+      write(entry.key(), out, depth + 1);
+      write(entry.value(), out, depth + 1);
     }
   } else {
     throw Error(TV_VALUE, "value: got a value of kind " + v.tagKind() +
@@ -285,7 +311,7 @@ void write(const c10::IValue& v, tv_values* out) {
 void write_result(const c10::IValue& v, tv_node* out, tv_values** more) {
   *more = nullptr;
   if (v.isTensor() && v.toTensor().defined()) {
-    *out = tv_node{TV_TENSOR, 0, 0, 0, new tv_tensor(v.toTensor())};
+    *out = tensor_node(v.toTensor());
     return;
   }
   auto values = std::make_unique<tv_values>();
@@ -308,13 +334,17 @@ tv_values::~tv_values() {
 extern "C" {
 
 void tv_values_read(tv_values* v, const tv_node** nodes, int64_t* count, const char** text, int64_t* text_len) {
-  *nodes = v->nodes.data();
-  *count = static_cast<int64_t>(v->nodes.size());
-  *text = v->text.data();
-  *text_len = static_cast<int64_t>(v->text.size());
-  v->taken = true;
+  tv::quiet([&] {
+    *nodes = v->nodes.data();
+    *count = static_cast<int64_t>(v->nodes.size());
+    *text = v->text.data();
+    *text_len = static_cast<int64_t>(v->text.size());
+    v->taken = true;
+  });
 }
 
-void tv_values_free(tv_values* v) { delete v; }
+void tv_values_free(tv_values* v) {
+  tv::quiet([&] { delete v; });
+}
 
 }  // extern "C"

@@ -26,12 +26,16 @@ class Reader {
 
   bool done() const { return at_ == count_; }
 
-  // The next value as one of that type. False where it does not fit, with the reason in *why; cost
-  // grows with every conversion (an int for a float), so that overloads can be ranked.
+  // The next value as one of that type. False where it does not fit, with the reason in *why unless it
+  // is NULL; cost grows with every step away from the type (an int for a float, a value for an
+  // optional), so that overloads can be ranked.
   bool read(const c10::TypePtr& type, c10::IValue* out, int* cost, std::string* why, int depth = 0);
   // The next value with the type that its nodes suggest.
   c10::IValue infer(int depth = 0);
   std::string read_string();
+  int32_t peek_kind() const;
+  // Says that the next value is not of that type.
+  std::string misfit(const c10::TypePtr& type) const;
 
  private:
   const tv_node& next();
@@ -46,11 +50,13 @@ class Reader {
 };
 
 // Writes a value as nodes. Throws an error that names a kind that has no place in Go.
-void write(const c10::IValue& v, tv_values* out);
+void write(const c10::IValue& v, tv_values* out, int depth = 0);
 
 // The result of a call: one plain node in *out, or more in *more.
 void write_result(const c10::IValue& v, tv_node* out, tv_values** more);
 
+// A node that owns a handle to t.
+tv_node tensor_node(at::Tensor t);
 tv_node* add_node(tv_values* out, int32_t kind, int64_t count = 0);
 // Text is made valid UTF-8; bytes stay as they are.
 void add_string(tv_values* out, const std::string& s);
