@@ -114,6 +114,13 @@ func Trace() *Table {
 	return t
 }
 
+// Suspend turns the table off until resume is called, for measurements. Handles that are made meanwhile
+// must be closed before resume, and older ones after it.
+func (t *Table) Suspend() (resume func()) {
+	table.Store(nil)
+	return func() { table.Store(t) }
+}
+
 func (t *Table) add(raw any, kind string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
