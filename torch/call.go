@@ -35,8 +35,8 @@ type CallOptions struct {
 // called when the call is over.
 func place(ctx context.Context, o CallOptions, onLane bool) (mode cgo.Mode, done func(), err error) {
 	mode = cgo.Mode{Mode: int32(o.Mode), Autocast: int32(o.Autocast), Lane: -1}
-	if err := ctx.Err(); err != nil {
-		return mode, nil, context.Cause(ctx)
+	if ctx.Err() != nil {
+		return mode, nil, ended(ctx)
 	}
 	if !onLane {
 		if err := takeLight(ctx); err != nil {
@@ -48,6 +48,16 @@ func place(ctx context.Context, o CallOptions, onLane bool) (mode cgo.Mode, done
 		return mode, nil, err
 	}
 	return mode, laneReturns[mode.Lane%int32(len(laneReturns))].get(mode.Lane), nil
+}
+
+// ended is the error of a context that is done: errors.Is finds context.Canceled or
+// context.DeadlineExceeded, and the cause where one was given.
+func ended(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || cause == err {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 func leaveLight() { <-loaded.light }
@@ -94,7 +104,7 @@ func Invoke(ctx context.Context, op string, o CallOptions, args []any, call func
 		return nil, WrapStatus(op, err)
 	}
 	if more.IsNil() && out.Kind == cgo.KindTensor {
-		return newTensor(out.Tensor), nil
+		return newTensor(out.Tensor, out.I), nil
 	}
 	return decodeResult(out, more), nil
 }
@@ -176,7 +186,6 @@ func CallWith(ctx context.Context, o CallOptions, name string, args ...any) (any
 	drainPins()
 	e := newEncoder()
 	defer e.release()
-	e.sizes = true
 	positional := args
 	var kwargs Kwargs
 	if n := len(args); n > 0 {
@@ -208,6 +217,9 @@ func CallWith(ctx context.Context, o CallOptions, name string, args ...any) (any
 	if err != nil {
 		return nil, WrapStatus(name, err)
 	}
+	if more.IsNil() && out.Kind == cgo.KindTensor {
+		return newTensor(out.Tensor, out.I), nil
+	}
 	return decodeResult(out, more), nil
 }
 
@@ -233,4 +245,27 @@ func Schemas(name string) (string, error) {
 	}
 	s, err := cgo.OperatorSchemas(op)
 	return s, WrapStatus("schemas", err)
+}
+
+// OperatorSeconds runs an operator n times from C++ on the same arguments, on the calling thread, and
+// gives the seconds: what a call costs without Go. For benchmarks.
+func OperatorSeconds(ctx context.Context, name string, n int, args ...any) (float64, error) {
+	op, err := findOperator(name)
+	if err != nil {
+		return 0, err
+	}
+	e := newEncoder()
+	defer e.release()
+	for i, a := range args {
+		if err := e.value(a, 0); err != nil {
+			return 0, fmt.Errorf("%s: argument %d: %w", name, i, err)
+		}
+	}
+	mode, done, err := place(ctx, CallOptions{}, false)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	defer done()
+	seconds, err := cgo.BenchOperatorCall(op, e.nodes, len(args), e.text, mode, n)
+	return seconds, WrapStatus(name, err)
 }

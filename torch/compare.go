@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/torchvit/torchvit/cgo"
 )
 
 // AllClose is torch.allclose: |a-b| <= atol + rtol*|b| for every element. Both tensors have one dtype.
@@ -41,6 +43,12 @@ func (d Difference) String() string {
 
 // Compare measures the difference between two tensors of equal shape and dtype.
 func Compare(a, b *Tensor) (Difference, error) {
+	for _, t := range []*Tensor{a, b} {
+		var m cgo.Meta
+		if err := t.meta("compare", &m); err != nil {
+			return Difference{}, err
+		}
+	}
 	if x, y := a.Shape(), b.Shape(); !slices.Equal(x, y) {
 		return Difference{}, fmt.Errorf("compare: %w: got %v and %v, want equal shapes", ErrShape, x, y)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -225,8 +226,13 @@ func RuntimeInfo() (Info, error) {
 	if err := json.Unmarshal(text, &build); err != nil {
 		return Info{}, fmt.Errorf("build info: %w", err)
 	}
+	// The headers leave out the build's variant, such as "+cu130".
+	version := build.Torch
+	if v := loaded.install.LibTorch.Version; strings.HasPrefix(v, version) {
+		version = v
+	}
 	info := Info{
-		Version: build.Torch, Root: loaded.install.LibTorch.Root, Shim: loaded.install.Shim,
+		Version: version, Root: loaded.install.LibTorch.Root, Shim: loaded.install.Shim,
 		CPUCapability: build.Capability, CUDA: loaded.cuda, Notes: loaded.notes,
 		BuildConfig: build.Config, Parallel: build.Parallel,
 	}
@@ -244,7 +250,10 @@ func LaneThreadCount(ctx context.Context, lane int) (int, error) {
 	if lane < 0 || lane >= len(loaded.threads) {
 		return 0, fmt.Errorf("%w: lane: got %d, want 0 to %d", ErrInvalidArgument, lane, len(loaded.threads)-1)
 	}
-	// Lanes come from the channel in any order: take them until this one comes.
+	// Lanes come from the channel in any order: take them until this one comes. Two callers at it would
+	// wait for each other's lanes.
+	laneQuestion.Lock()
+	defer laneQuestion.Unlock()
 	var others []int32
 	defer func() {
 		for _, l := range others {
@@ -264,6 +273,8 @@ func LaneThreadCount(ctx context.Context, lane int) (int, error) {
 	}
 }
 
+var laneQuestion sync.Mutex
+
 func takeLane(ctx context.Context) (int32, error) {
 	select {
 	case l := <-loaded.lanes:
@@ -274,7 +285,7 @@ func takeLane(ctx context.Context) (int32, error) {
 	case l := <-loaded.lanes:
 		return l, nil
 	case <-ctx.Done():
-		return 0, fmt.Errorf("waiting for a lane: %w", context.Cause(ctx))
+		return 0, fmt.Errorf("waiting for a lane: %w", ended(ctx))
 	}
 }
 
@@ -289,7 +300,7 @@ func takeLight(ctx context.Context) error {
 	case loaded.light <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for a call: %w", context.Cause(ctx))
+		return fmt.Errorf("waiting for a call: %w", ended(ctx))
 	}
 }
 

@@ -87,7 +87,7 @@ func FromSlice[T Element](data []T, shape ...int64) (*Tensor, error) {
 		drainPins()
 		return nil, WrapStatus("from slice", err)
 	}
-	return newTensor(raw), nil
+	return newTensor(raw, n), nil
 }
 
 // NewTensor copies data into a new tensor: torch.tensor.
@@ -194,7 +194,7 @@ func (t *Tensor) ToDLPack() (unsafe.Pointer, error) {
 }
 
 // FromDLPack takes over a DLManagedTensor*: torch.from_dlpack. Nothing is copied; its deleter runs when
-// the last tensor over the memory is gone.
+// the last tensor over the memory is gone, on any thread. On an error it stays the caller's.
 func FromDLPack(managed unsafe.Pointer) (*Tensor, error) {
 	if err := ensure(); err != nil {
 		return nil, err
@@ -203,8 +203,18 @@ func FromDLPack(managed unsafe.Pointer) (*Tensor, error) {
 	if err != nil {
 		return nil, WrapStatus("from dlpack", err)
 	}
-	return newTensor(raw), nil
+	var m cgo.Meta
+	if err := cgo.TensorMeta(raw, &m); err != nil {
+		cgo.TensorFree(raw)
+		return nil, WrapStatus("from dlpack", err)
+	}
+	return newTensor(raw, m.NumEl), nil
 }
 
 // FreeDLPack calls the deleter of a DLManagedTensor* that nobody took.
-func FreeDLPack(managed unsafe.Pointer) { cgo.DLPackFree(managed) }
+func FreeDLPack(managed unsafe.Pointer) {
+	if managed != nil && ensure() == nil {
+		cgo.DLPackFree(managed)
+		drainPins()
+	}
+}

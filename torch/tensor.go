@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 
 	"github.com/torchvit/torchvit/cgo"
@@ -14,10 +15,13 @@ import (
 // may be called from many goroutines; writing into a tensor's memory needs the caller's own care.
 type Tensor struct {
 	h handle.Handle[cgo.Tensor]
+	// size is the number of elements when the tensor came here: what decides about a lane, without a
+	// call. Code in place that resizes a tensor makes it stale, which costs time and nothing else.
+	size int64
 }
 
-func newTensor(raw cgo.Tensor) *Tensor {
-	t := new(Tensor)
+func newTensor(raw cgo.Tensor, size int64) *Tensor {
+	t := &Tensor{size: size}
 	t.h.Init(raw, "tensor", cgo.TensorFree)
 	return t
 }
@@ -37,7 +41,8 @@ func Empty(shape []int64, options TensorOptions) (*Tensor, error) {
 		return nil, err
 	}
 	drainPins()
-	if _, err := numel(shape); err != nil {
+	size, err := numel(shape)
+	if err != nil {
 		return nil, fmt.Errorf("empty: %w", err)
 	}
 	kind, index, err := options.Device.Codes()
@@ -55,7 +60,7 @@ func Empty(shape []int64, options TensorOptions) (*Tensor, error) {
 	if err != nil {
 		return nil, WrapStatus("empty", err)
 	}
-	return newTensor(raw), nil
+	return newTensor(raw, size), nil
 }
 
 // Zeros is torch.zeros.
@@ -71,7 +76,7 @@ func Full(shape []int64, value float64, options TensorOptions) (*Tensor, error) 
 		return nil, err
 	}
 	var v any = value
-	if value == float64(int64(value)) {
+	if value == float64(int64(value)) && !(value == 0 && math.Signbit(value)) {
 		v = int64(value) // what an integer tensor takes
 	}
 	filled, err := CallWith(context.Background(), CallOptions{Mode: NoGrad}, "aten::fill_.Scalar", t, v)
@@ -253,7 +258,7 @@ func (t *Tensor) Alias() (*Tensor, error) {
 	if err != nil {
 		return nil, WrapStatus("alias", err)
 	}
-	return newTensor(out), nil
+	return newTensor(out, t.size), nil
 }
 
 // heavy is the number of elements from which libtorch opens a parallel region: at::internal::GRAIN_SIZE.
@@ -266,7 +271,7 @@ func (t *Tensor) onLane(ctx context.Context, op string, call func(raw cgo.Tensor
 		return nil, err
 	}
 	defer t.h.Release()
-	mode, done, err := place(ctx, CallOptions{Mode: NoGrad}, t.NumEl() > heavy)
+	mode, done, err := place(ctx, CallOptions{Mode: NoGrad}, t.size > heavy)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
@@ -275,7 +280,7 @@ func (t *Tensor) onLane(ctx context.Context, op string, call func(raw cgo.Tensor
 	if err != nil {
 		return nil, WrapStatus(op, err)
 	}
-	return newTensor(out), nil
+	return newTensor(out, t.size), nil
 }
 
 // To is Tensor.to(device). The result is a new owner, of the same memory where nothing changes.
@@ -291,6 +296,9 @@ func (t *Tensor) To(device Device) (*Tensor, error) {
 
 // CastTo is Tensor.to(dtype). The result is a new owner, of the same memory where nothing changes.
 func (t *Tensor) CastTo(dtype DType) (*Tensor, error) {
+	if dtype == InvalidDType { // which would leave it as it is
+		return nil, fmt.Errorf("to: %w: got %s", ErrDType, dtype)
+	}
 	return t.onLane(context.Background(), "to "+dtype.String(), func(raw cgo.Tensor, mode cgo.Mode) (cgo.Tensor, error) {
 		return cgo.TensorTo(raw, int32(dtype), -1, 0, false, false, mode)
 	})
@@ -318,7 +326,7 @@ func (t *Tensor) CopyFrom(src *Tensor) error {
 		return err
 	}
 	defer src.h.Release()
-	mode, done, err := place(context.Background(), CallOptions{Mode: NoGrad}, t.NumEl() > heavy)
+	mode, done, err := place(context.Background(), CallOptions{Mode: NoGrad}, t.size > heavy)
 	if err != nil {
 		return fmt.Errorf("copy: %w", err)
 	}
@@ -341,7 +349,7 @@ func Equal(a, b *Tensor) (bool, error) {
 	if !slices.Equal(a.Shape(), b.Shape()) {
 		return false, nil
 	}
-	mode, done, err := place(context.Background(), CallOptions{Mode: NoGrad}, a.NumEl() > heavy)
+	mode, done, err := place(context.Background(), CallOptions{Mode: NoGrad}, a.size > heavy)
 	if err != nil {
 		return false, fmt.Errorf("equal: %w", err)
 	}
@@ -357,7 +365,7 @@ func (t *Tensor) LogValue() slog.Value {
 		return slog.StringValue(err.Error())
 	}
 	return slog.GroupValue(
-		slog.Any("shape", m.Sizes[:m.NDim:m.NDim]),
+		slog.String("shape", fmt.Sprint(m.Sizes[:m.NDim])),
 		slog.String("dtype", DType(m.DType).String()),
 		slog.String("device", deviceOf(m.DeviceType, m.DeviceIndex).String()))
 }

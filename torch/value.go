@@ -25,8 +25,7 @@ type encoder struct {
 	nodes []cgo.Node
 	text  []byte
 	held  []*Tensor
-	numel int64
-	sizes bool // whether to add up numel
+	numel int64 // of all tensors together
 }
 
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -64,13 +63,7 @@ func (e *encoder) tensor(t *Tensor) error {
 	}
 	e.held = append(e.held, t)
 	e.node(cgo.KindTensor, 0).Tensor = raw
-	if e.sizes {
-		var m cgo.Meta
-		if err := cgo.TensorMeta(raw, &m); err != nil {
-			return WrapStatus("tensor", err)
-		}
-		e.numel += m.NumEl
-	}
+	e.numel += t.size
 	return nil
 }
 
@@ -217,7 +210,7 @@ func (d *decoder) value() any {
 	d.at++
 	switch n.Kind {
 	case cgo.KindTensor:
-		return newTensor(n.Tensor)
+		return newTensor(n.Tensor, n.I)
 	case cgo.KindBool:
 		return n.I != 0
 	case cgo.KindInt:

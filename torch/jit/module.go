@@ -125,12 +125,13 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 		}
 		return nil, err
 	}
+	files, _ := torch.DecodeValues(found).(map[string]any)
 	m, err := newModule(name, raw)
 	if err != nil {
 		return nil, err
 	}
 	m.extra = map[string]string{}
-	if files, ok := torch.DecodeValues(found).(map[string]any); ok {
+	if files != nil {
 		for k, v := range files {
 			m.extra[k], _ = v.(string)
 		}
@@ -193,9 +194,13 @@ func (m *Module) raw() cgo.Module {
 	return raw
 }
 
+func errNil(op string) error {
+	return fmt.Errorf("%s: %w: got a nil module", op, torch.ErrInvalidArgument)
+}
+
 func (m *Module) acquire(op string) (cgo.Module, error) {
 	if m == nil {
-		return cgo.Module{}, fmt.Errorf("%s: %w: got a nil module", op, torch.ErrInvalidArgument)
+		return cgo.Module{}, errNil(op)
 	}
 	raw, ok := m.h.Acquire()
 	if !ok {
@@ -214,19 +219,35 @@ func (m *Module) Close() error {
 }
 
 // Methods lists the methods of the module itself, without those of its submodules.
-func (m *Module) Methods() []MethodInfo { return slices.Clone(m.methods) }
+func (m *Module) Methods() []MethodInfo {
+	if m == nil {
+		return nil
+	}
+	return slices.Clone(m.methods)
+}
 
 // HasMethod reports whether there is a method of that name.
 func (m *Module) HasMethod(name string) bool {
+	if m == nil {
+		return false
+	}
 	_, ok := m.index[name]
 	return ok
 }
 
 // Attributes lists parameters, buffers, submodules and plain values of the module itself.
-func (m *Module) Attributes() []AttributeInfo { return slices.Clone(m.attrs) }
+func (m *Module) Attributes() []AttributeInfo {
+	if m == nil {
+		return nil
+	}
+	return slices.Clone(m.attrs)
+}
 
-// ExtraFile gives an extra file that LoadOptions.ExtraFiles named; false where the file has none.
+// ExtraFile gives an extra file that LoadOptions.ExtraFiles named; false where it is not there or empty.
 func (m *Module) ExtraFile(name string) (string, bool) {
+	if m == nil {
+		return "", false
+	}
 	s, ok := m.extra[name]
 	return s, ok && s != ""
 }
@@ -240,6 +261,9 @@ type Method struct {
 
 // Method finds a method; ErrNotFound names those that there are.
 func (m *Module) Method(name string) (*Method, error) {
+	if m == nil {
+		return nil, errNil(name)
+	}
 	i, ok := m.index[name]
 	if !ok {
 		names := make([]string, len(m.methods))
@@ -259,16 +283,14 @@ func (m *Module) Method(name string) (*Method, error) {
 // The call waits for a lane until ctx ends; a running forward cannot be interrupted. An error in the
 // module's code is a *torch.Error whose Detail holds the TorchScript stack.
 func (m *Module) Forward(ctx context.Context, args ...any) (any, error) {
-	i, ok := m.index["forward"]
-	if !ok {
-		_, err := m.Method("forward")
-		return nil, err
-	}
-	return m.call(ctx, i, torch.CallOptions{}, args)
+	return m.Call(ctx, "forward", args...)
 }
 
 // Call is Forward for any method, by name.
 func (m *Module) Call(ctx context.Context, method string, args ...any) (any, error) {
+	if m == nil {
+		return nil, errNil(method)
+	}
 	i, ok := m.index[method]
 	if !ok {
 		_, err := m.Method(method)
@@ -302,6 +324,9 @@ func (m *Module) call(ctx context.Context, i int32, o torch.CallOptions, args []
 		weight = all
 	}
 	if err := m.busy.Acquire(ctx, weight); err != nil {
+		if cause := context.Cause(ctx); cause != nil && cause != err {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
 		return nil, fmt.Errorf("%s: waiting for module %s: %w", op, m.name, err)
 	}
 	defer m.busy.Release(weight)
@@ -393,7 +418,7 @@ func (m *Module) Train(on bool) error {
 func (m *Module) Eval() error { return m.Train(false) }
 
 // Training reports whether the module is in training mode.
-func (m *Module) Training() bool { return m.train.Load() }
+func (m *Module) Training() bool { return m != nil && m.train.Load() }
 
 // To moves parameters and buffers to the device, in place.
 func (m *Module) To(device torch.Device) error {
