@@ -232,7 +232,8 @@ var link = regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
 func TestDocumentLinks(t *testing.T) {
 	count := 0
 	for name, text := range readDocuments(t) {
-		for _, m := range link.FindAllStringSubmatch(text, -1) {
+		prose := quoted.ReplaceAllString(fence.ReplaceAllString(text, ""), "")
+		for _, m := range link.FindAllStringSubmatch(prose, -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}

@@ -25,16 +25,16 @@ func Example_close() {
 }
 
 func ExampleScope() {
-	softmaxOfSum := func(ctx context.Context, x *torch.Tensor) (*torch.Tensor, error) {
+	softmaxOfSum := func(x *torch.Tensor) (*torch.Tensor, error) {
 		var scope torch.Scope
 		defer scope.Close() // frees what own tracked
 		own := torch.Own(&scope)
 
-		sum, err := own(torch.CallTensor(ctx, "aten::sum.dim_IntList", x, []int{0}))
+		sum, err := own(x.Sum(0))
 		if err != nil {
 			return nil, err
 		}
-		out, err := own(torch.CallTensor(ctx, "aten::softmax", sum, -1, nil))
+		out, err := own(sum.Softmax(-1))
 		if err != nil {
 			return nil, err
 		}
@@ -47,7 +47,7 @@ func ExampleScope() {
 		return
 	}
 	defer x.Close()
-	y, err := softmaxOfSum(context.Background(), x)
+	y, err := softmaxOfSum(x)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -109,13 +109,12 @@ func ExampleFromSlice() {
 }
 
 func Example_view() {
-	ctx := context.Background()
 	x, err := torch.NewTensor([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	row, err := torch.CallTensor(ctx, "aten::select.int", x, 0, 1) // x[1]: a view
+	row, err := x.Select(0, 1) // x[1]: a view
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -148,14 +147,13 @@ func ExampleCall() {
 }
 
 func ExampleError() {
-	ctx := context.Background()
 	x, err := torch.Ones([]int64{2, 3}, torch.TensorOptions{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer x.Close()
-	_, err = torch.CallTensor(ctx, "aten::mm", x, x)
+	_, err = x.MM(x)
 	fmt.Println(errors.Is(err, torch.ErrShape))
 	if e, ok := errors.AsType[*torch.Error](err); ok {
 		fmt.Println(e.Op) // e.Message is one line, e.Detail libtorch's full text
