@@ -111,7 +111,7 @@ func cases() []parityCase {
 	methods("vit_small_patch14_dinov2", "patch14", 4, nil)
 	methods("vit_small_patch14_reg4_dinov2", "registers", 4, nil)
 	methods("segmentation", "segmentation", 4, []int{192, 256})
-	add(parityCase{Model: generated + "vit_reference.pt", Head: generated + "segmentation_head.pt", Size: []int{192, 256}, Method: "forward"}, "custom", true)
+	add(parityCase{Model: generated + "vit_reference.pt", Head: generated + "segmentation_head.pt", Size: []int{224, 320}, Method: "forward"}, "custom", true)
 	add(parityCase{Model: generated + "detection.pt", Method: "forward"}, "detection", true)
 	return all
 }
