@@ -1,0 +1,10 @@
+package torchvit_test
+
+import (
+	"testing"
+
+	"github.com/torchvit/torchvit/internal/testmain"
+	"github.com/torchvit/torchvit/torch"
+)
+
+func TestMain(m *testing.M) { testmain.Run(m, torch.Config{}) }
