@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/torch/jit"
@@ -92,7 +93,7 @@ func LoadModel(path string, o Options) (*Model, error) {
 func ReadMetadata(path string) (*Metadata, error) {
 	archive, err := jit.OpenArchive(path)
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", path, err)
+		return nil, fmt.Errorf("load: %w", err) // it names the path
 	}
 	defer archive.Close()
 	text, err := archive.ReadExtra(MetadataFile)
@@ -152,7 +153,7 @@ func (m *Model) Need(what string, tasks ...string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: %w: got %s, a file for %s, want one for %s (`scripts/export.py --help` makes one)", what, ErrTask, m.name, m.meta.Task, tasks[0])
+	return fmt.Errorf("%s: %w: got %s, a file for %s, want one for %s (`scripts/export.py --help` makes one)", what, ErrTask, m.name, m.meta.Task, strings.Join(tasks, " or "))
 }
 
 // Call runs a method of the file; ErrNoMethod where it has none of that name.

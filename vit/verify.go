@@ -177,7 +177,7 @@ func readReference(path string) (*Metadata, *npy.Zip, error) {
 	}
 	archive, err := jit.OpenArchive(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("verify %s: %w", path, err)
+		return nil, nil, fmt.Errorf("verify: %w", err)
 	}
 	defer archive.Close()
 	text, err := archive.ReadExtra(ReferenceFile)

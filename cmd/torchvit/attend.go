@@ -33,7 +33,7 @@ func newAttendCommand(a *app) *cobra.Command {
 		Example: "  torchvit attend vit_tiny.pt cat.jpg --out pictures    # cat.attention.png, cat.attention-mean.jpg,\n" +
 			"                                                       # cat.attention.npy\n" +
 			"  torchvit attend vit_tiny.pt cat.jpg --block 5 --json",
-		Args:              cobra.MinimumNArgs(2),
+		Args:              modelAndImages,
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.attend(cmd.Context(), args[0], args[1:], o)

@@ -25,7 +25,7 @@ func newClassifyCommand(a *app) *cobra.Command {
 			"  torchvit classify vit_tiny.pt *.jpg --top 1 --json\n" +
 			"  torchvit classify vit_tiny.pt cat.jpg --out pictures   # pictures/cat.classes.jpg\n" +
 			"  diff <(torchvit classify --threads 1 M I) <(python scripts/parity.py classify M I)",
-		Args:              cobra.MinimumNArgs(2),
+		Args:              modelAndImages,
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if top < 1 {

@@ -21,7 +21,7 @@ func newDetectCommand(a *app) *cobra.Command {
 			"top, right and bottom edge in the photo's own pixels.",
 		Example: "  torchvit detect detector.pt street.jpg --out pictures   # pictures/street.detections.jpg\n" +
 			"  torchvit detect detector.pt street.jpg --threshold 0.8 --json",
-		Args:              cobra.MinimumNArgs(2),
+		Args:              modelAndImages,
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := det.DetectOptions{}

@@ -182,6 +182,17 @@ func picture(photo *transforms.Image) (*image.RGBA, error) {
 	return out, nil
 }
 
+// modelAndImages wants MODEL IMAGE...
+func modelAndImages(cmd *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return usagef("%s: want a model file and one image or more", cmd.Name())
+	case 1:
+		return usagef("%s %s: want one image or more after the model file", cmd.Name(), args[0])
+	}
+	return nil
+}
+
 // completeModel completes the first argument with model files, the others with any file.
 func completeModel(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {

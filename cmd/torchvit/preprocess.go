@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,8 +32,9 @@ func newPreprocessCommand(a *app) *cobra.Command {
 				return usagef("--model: want the model file whose preprocess to follow")
 			case output == "":
 				return usagef("--output: want the .npy file to write")
-			case !strings.HasSuffix(output, ".npy"):
-				return usagef("--output %s: want a name that ends in .npy", output)
+			}
+			if err := checkOutput(output, ".npy"); err != nil {
+				return err
 			}
 			return a.preprocess(cmd.Context(), args, model, output)
 		},

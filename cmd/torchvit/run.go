@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -67,8 +69,8 @@ func (a *app) run(cmd *cobra.Command, path string, o runOptions) error {
 			return err
 		}
 	}
-	if o.output != "" && !strings.HasSuffix(o.output, ".npz") {
-		return usagef("--output %s: want a name that ends in .npz", o.output)
+	if err := checkOutput(o.output, ".npz"); err != nil {
+		return err
 	}
 	device, err := a.open()
 	if err != nil {
@@ -96,7 +98,7 @@ func (a *app) run(cmd *cobra.Command, path string, o runOptions) error {
 	}
 	answer, err := method.Call(cmd.Context(), args...)
 	if err != nil {
-		return fmt.Errorf("%s: %w (the method is %s)", path, err, plainSchema(method.Info().Schema))
+		return fmt.Errorf("%s: %w (%s)", path, err, callText(method.Info().Schema, args))
 	}
 	scope.Track(answer)
 	outputs := vit.Outputs(answer)
@@ -106,6 +108,56 @@ func (a *app) run(cmd *cobra.Command, path string, o runOptions) error {
 		}
 	}
 	return a.printOutputs(cmd.OutOrStdout(), outputs, o.output == "")
+}
+
+// checkOutput finds what is wrong with --output before any work is done.
+func checkOutput(path, ending string) error {
+	if path == "" {
+		return nil
+	}
+	if !strings.HasSuffix(path, ending) {
+		return usagef("--output %s: want a name that ends in %s", path, ending)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return fmt.Errorf("--output %s: there is no folder %s", path, filepath.Dir(path))
+	}
+	return nil
+}
+
+// callText says what a method takes and what it got.
+func callText(schema string, args []any) string {
+	text := plainSchema(schema) + "; got "
+	if len(args) == 0 {
+		return text + "no --input"
+	}
+	cast := false
+	torch.Tensors(args, func(t *torch.Tensor) {
+		dtype := t.DType()
+		cast = cast || dtype.IsFloatingPoint() && dtype != torch.Float32
+	})
+	if text += argsText(args); cast {
+		text += "; --dtype float32 would cast"
+	}
+	return text
+}
+
+func argsText(args []any) string {
+	texts := make([]string, len(args))
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case *torch.Tensor:
+			texts[i] = arg.DType().String() + " " + shapeText(arg.Shape())
+		case []*torch.Tensor:
+			list := make([]any, len(arg))
+			for k, t := range arg {
+				list[k] = t
+			}
+			texts[i] = "[" + argsText(list) + "]"
+		default:
+			texts[i] = fmt.Sprint(arg)
+		}
+	}
+	return strings.Join(texts, ", ")
 }
 
 // floatingDType reads --dtype, "" being none.

@@ -18,12 +18,13 @@ func newSegmentCommand(a *app) *cobra.Command {
 		Use:   "segment MODEL IMAGE...",
 		Short: "Give every pixel of photos a class",
 		Long: "segment prints the classes of each photo with their pixels and their share, at the photo's own\n" +
-			"size. With --head MODEL is a ViT's file and HEAD a segmentation head's: CustomSegmentationModel; where\n" +
-			"the ViT's preprocess crops, the whole photo is resized to the crop's size instead. With --out it writes the class map as an indexed PNG, whose pixels are the class ids, and the photo\n" +
-			"with the classes painted over it and a legend.",
+			"size. With --head MODEL is a ViT's file and HEAD a segmentation head's (CustomSegmentationModel);\n" +
+			"where the ViT's preprocess crops, the whole photo is resized to the crop's size instead. With --out\n" +
+			"it writes the class map as an indexed PNG, whose pixels are the class ids, and the photo with the\n" +
+			"classes painted over it and a legend.",
 		Example: "  torchvit segment segmentation.pt street.jpg --out pictures   # street.mask.png, street.overlay.jpg\n" +
 			"  torchvit segment vit.pt street.jpg --head head.pt --json",
-		Args:              cobra.MinimumNArgs(2),
+		Args:              modelAndImages,
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.segment(cmd.Context(), args[0], head, args[1:], out)
