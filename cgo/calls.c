@@ -1,6 +1,7 @@
 //go:build cgo
 
 // Made by go generate from shim/shim.h. The functions that Go calls, each a jump to the shim's.
+// clang-format off
 
 #include <dlfcn.h>
 #include <stddef.h>

@@ -10,8 +10,15 @@ var npyTypes = []struct {
 	name  string
 	dtype DType
 }{
-	{"b1", Bool}, {"u1", Uint8}, {"i1", Int8}, {"i2", Int16}, {"i4", Int32}, {"i8", Int64},
-	{"f2", Float16}, {"f4", Float32}, {"f8", Float64},
+	{"b1", Bool},
+	{"u1", Uint8},
+	{"i1", Int8},
+	{"i2", Int16},
+	{"i4", Int32},
+	{"i8", Int64},
+	{"f2", Float16},
+	{"f4", Float32},
+	{"f8", Float64},
 }
 
 // FromNumpy is torch.from_numpy, but copies, so that the tensor lies in memory of libtorch, aligned as

@@ -478,8 +478,10 @@ func (t *Tokens) validate() error {
 		path      string
 		got, high int
 	}{
-		{"tokens.prefix", t.Prefix, 1 << 12}, {"tokens.num_heads", t.NumHeads, 1 << 12},
-		{"tokens.depth", t.Depth, 1 << 12}, {"tokens.embed_dim", t.EmbedDim, 1 << 20},
+		{"tokens.prefix", t.Prefix, 1 << 12},
+		{"tokens.num_heads", t.NumHeads, 1 << 12},
+		{"tokens.depth", t.Depth, 1 << 12},
+		{"tokens.embed_dim", t.EmbedDim, 1 << 20},
 	} {
 		if err := inRange(f.path, f.got, 0, f.high); err != nil {
 			return err

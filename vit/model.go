@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/torchvit/torchvit/torch"
@@ -148,10 +149,8 @@ func (m *Model) Label(index int) string {
 
 // Need gives ErrTask unless the file was made for one of the tasks.
 func (m *Model) Need(what string, tasks ...string) error {
-	for _, task := range tasks {
-		if m.meta.Task == task {
-			return nil
-		}
+	if slices.Contains(tasks, m.meta.Task) {
+		return nil
 	}
 	return fmt.Errorf("%s: %w: got %s, a file for %s, want one for %s (`scripts/export.py --help` makes one)", what, ErrTask, m.name, m.meta.Task, strings.Join(tasks, " or "))
 }

@@ -468,11 +468,11 @@ func (cls *scriptClass) addMember(s string) error {
 	}
 	var name, typ string
 	if rest, ok := strings.CutPrefix(s, `__annotations__["`); ok {
-		end := strings.Index(rest, `"] = `)
-		if end < 0 {
+		before, after, ok0 := strings.Cut(rest, `"] = `)
+		if !ok0 {
 			return unknown()
 		}
-		name, typ = unquoteScript(rest[:end]), rest[end+len(`"] = `):]
+		name, typ = unquoteScript(before), after
 	} else if m := scriptMember.FindStringSubmatch(s); m != nil {
 		name, typ = m[1], m[2]
 	} else {

@@ -40,8 +40,10 @@ const (
 	pickleHooks // collections.OrderedDict(): a tensor's backward hooks, always empty
 )
 
-var pickleKindNames = [...]string{"None", "bool", "int", "float", "complex", "str", "tuple", "list", "dict", "global",
-	"storage", "Tensor", "Device", "object", "unfinished object", "enum", "OrderedDict"}
+var pickleKindNames = [...]string{
+	"None", "bool", "int", "float", "complex", "str", "tuple", "list", "dict", "global",
+	"storage", "Tensor", "Device", "object", "unfinished object", "enum", "OrderedDict",
+}
 
 func (k pickleKind) String() string { return pickleKindNames[k] }
 

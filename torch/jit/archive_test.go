@@ -518,12 +518,13 @@ func TestDamageWithinPickles(t *testing.T) {
 		require.ErrorContains(t, err, c.want)
 	}
 	// Shared values nested in each other: 2^100 paths, 100 nodes.
-	shared := "c__torch__\nM\n)\x81}(" + short("w") + six + short("n") + integer(3) + short("o") + "N" + short("0") + "N" + ")"
+	var shared strings.Builder
+	shared.WriteString("c__torch__\nM\n)\x81}(" + short("w") + six + short("n") + integer(3) + short("o") + "N" + short("0") + "N" + ")")
 	for i := range 100 {
-		shared += fmt.Sprintf("q%ch%c\x86", i, i)
+		shared.WriteString(fmt.Sprintf("q%ch%c\x86", i, i))
 	}
-	_ = refused(t, damage.Zip(t, with("data.pkl", pickle(shared)), true), "shared")
-	_, err := jit.CheckBytes(damage.Zip(t, with("constants.pkl", pickle(shared[strings.Index(shared, ")q"):]+"\x85")), true))
+	_ = refused(t, damage.Zip(t, with("data.pkl", pickle(shared.String())), true), "shared")
+	_, err := jit.CheckBytes(damage.Zip(t, with("constants.pkl", pickle(shared.String()[strings.Index(shared.String(), ")q"):]+"\x85")), true))
 	require.NoError(t, err, "sharing is fine, and quick")
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"unicode/utf8"
@@ -46,9 +47,7 @@ func (z *Zip) Len() int { return len(z.names) }
 // Map returns the arrays by name; the map is the caller's.
 func (z *Zip) Map() map[string]*Array {
 	m := make(map[string]*Array, len(z.arrays))
-	for name, a := range z.arrays {
-		m[name] = a
-	}
+	maps.Copy(m, z.arrays)
 	return m
 }
 
