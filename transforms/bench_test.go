@@ -60,7 +60,7 @@ func BenchmarkResize(b *testing.B) {
 
 // BenchmarkDecode compares with Image.open(f).convert("RGB").
 func BenchmarkDecode(b *testing.B) {
-	for _, name := range []string{"coffee.jpg", "chelsea.png", "formats/webp_lossy.webp", "formats/gif_single.gif"} {
+	for _, name := range []string{"coffee.jpg", "rocket.jpg", "formats/jpeg_1x1.jpg", "chelsea.png", "formats/webp_lossy.webp", "formats/gif_single.gif"} {
 		b.Run(name, func(b *testing.B) {
 			data := photo(b, name)
 			compare(b, func() error {

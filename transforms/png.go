@@ -2,11 +2,9 @@ package transforms
 
 import (
 	"bytes"
-	"compress/zlib"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"io"
 )
 
 // PNG is decoded here and not by torchvision, because torchvision's decoder (0.29) ends the process on a
@@ -105,55 +103,34 @@ func inspectPNG(data []byte, info *Info) error {
 	return nil
 }
 
-// idatReader reads the compressed pixels, which lie in one or more IDAT chunks in a row.
-type idatReader struct {
-	rest []byte // chunks to come
-	body []byte // what is left of the present one
-	bad  bool   // a checksum did not match
-}
-
-func (r *idatReader) fill() error {
-	for len(r.body) == 0 {
-		c, rest, ok := nextChunk(r.rest)
-		if !ok {
-			return io.ErrUnexpectedEOF
-		}
-		if c.kind != "IDAT" {
-			return io.EOF
+// idat gives the compressed pixels, which lie in one or more IDAT chunks in a row; they are joined by a
+// copy only where there is more than one.
+func idat(data []byte) ([]byte, error) {
+	var all []byte
+	for chunks := 0; ; chunks++ {
+		c, rest, ok := nextChunk(data)
+		if !ok && len(data) > 8 && string(data[4:8]) == "IDAT" { // cut short: what is there
+			c.body, c.crc = data[8:], true
+		} else if !ok || c.kind != "IDAT" {
+			return all, nil
 		}
 		if !c.crc {
-			r.bad = true
-			return io.ErrUnexpectedEOF
+			return nil, damaged(PNG, "the checksum of the pixels does not match")
 		}
-		r.body, r.rest = c.body, rest
+		if chunks == 0 {
+			all = c.body[:len(c.body):len(c.body)]
+		} else {
+			all = append(all, c.body...)
+		}
+		data = rest
 	}
-	return nil
-}
-
-func (r *idatReader) Read(p []byte) (int, error) {
-	if err := r.fill(); err != nil {
-		return 0, err
-	}
-	n := copy(p, r.body)
-	r.body = r.body[n:]
-	return n, nil
-}
-
-func (r *idatReader) ReadByte() (byte, error) {
-	if err := r.fill(); err != nil {
-		return 0, err
-	}
-	b := r.body[0]
-	r.body = r.body[1:]
-	return b, nil
 }
 
 // pngDecoder turns scanlines into RGB.
 type pngDecoder struct {
 	pngHeader
 	palette [256][3]byte
-	pixels  io.Reader
-	source  *idatReader
+	raw     []byte // scanlines to come, each after its filter byte
 	dst     []byte // height x width x 3
 }
 
@@ -169,14 +146,13 @@ func decodePNG(data, dst []byte) error {
 	for {
 		c, next, ok := nextChunk(rest)
 		switch {
-		case !ok:
-			return damaged(PNG, "the file is cut short before its pixels")
-		case c.kind == "IDAT":
+		case ok && c.kind == "IDAT", !ok && len(rest) > 8 && string(rest[4:8]) == "IDAT":
 			if h.colour == pngPalette && !havePalette {
 				return damaged(PNG, "got no palette")
 			}
-			d.source = &idatReader{rest: rest}
-			return d.run()
+			return d.run(rest)
+		case !ok:
+			return damaged(PNG, "the file is cut short before its pixels")
 		case c.kind == "IEND":
 			return damaged(PNG, "got no pixels")
 		case c.kind == "PLTE":
@@ -192,80 +168,11 @@ func decodePNG(data, dst []byte) error {
 	}
 }
 
-func (d *pngDecoder) run() error {
-	z, err := zlib.NewReader(d.source)
-	if err != nil {
-		return d.failed(err)
+// passes calls f for each part of the image that is coded on its own: all of it, or Adam7's.
+func (d *pngDecoder) passes(f func(x, y, dx, dy, width, height int) error) error {
+	if !d.interlaced {
+		return f(0, 0, 1, 1, d.width, d.height)
 	}
-	d.pixels = z
-	if d.interlaced {
-		err = d.adam7()
-	} else {
-		err = d.rows(d.width, d.height, func(y int) (at, step int) { return y * d.width * 3, 3 })
-	}
-	if err != nil {
-		return d.failed(err)
-	}
-	// What follows the pixels is ignored, but the checksum at the end of the stream must match.
-	var extra [1]byte
-	if _, err := io.ReadFull(z, extra[:]); err != nil && !errors.Is(err, io.EOF) {
-		return d.failed(err)
-	}
-	return nil
-}
-
-func (d *pngDecoder) failed(err error) error {
-	switch {
-	case d.source.bad:
-		return damaged(PNG, "the checksum of the pixels does not match")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return damaged(PNG, "the pixels are cut short")
-	case errors.Is(err, errFilter):
-		return damaged(PNG, "%s", err)
-	}
-	return damaged(PNG, "the pixels do not decompress (%s)", err)
-}
-
-var errFilter = errors.New("got a filter type above 4")
-
-// rows reads an image of width x height scanlines; place gives where each row's first pixel goes and how
-// many bytes lie between its pixels.
-func (d *pngDecoder) rows(width, height int, place func(y int) (at, step int)) error {
-	n := d.rowBytes(width)
-	bpp := max(1, d.channels()*d.depth/8)
-	// 8-bit RGB goes straight to its place, and the row above is the one there.
-	direct := d.colour == pngRGB && d.depth == 8 && !d.interlaced
-	var filter [1]byte
-	above := make([]byte, n)
-	var row []byte
-	if !direct {
-		row = make([]byte, n)
-	}
-	for y := range height {
-		at, step := place(y)
-		if direct {
-			row = d.dst[at : at+n]
-		}
-		if _, err := io.ReadFull(d.pixels, filter[:]); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(d.pixels, row); err != nil {
-			return err
-		}
-		if !unfilter(filter[0], row, above, bpp) {
-			return errFilter
-		}
-		if direct {
-			above = row
-			continue
-		}
-		d.expand(row, width, d.dst[at:], step)
-		row, above = above, row
-	}
-	return nil
-}
-
-func (d *pngDecoder) adam7() error {
 	for _, p := range [...]struct{ x, y, dx, dy int }{
 		{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4}, {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2},
 	} {
@@ -273,10 +180,55 @@ func (d *pngDecoder) adam7() error {
 		if w <= 0 || h <= 0 {
 			continue
 		}
-		err := d.rows(w, h, func(y int) (at, step int) { return ((p.y+y*p.dy)*d.width + p.x) * 3, p.dx * 3 })
-		if err != nil {
+		if err := f(p.x, p.y, p.dx, p.dy, w, h); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (d *pngDecoder) run(chunks []byte) error {
+	packed, err := idat(chunks)
+	if err != nil {
+		return err
+	}
+	size := 0
+	_ = d.passes(func(_, _, _, _, width, height int) error {
+		size += height * (1 + d.rowBytes(width))
+		return nil
+	})
+	if size/maxInflate > len(packed) { // before memory is taken for what cannot be there
+		return damaged(PNG, "the pixels are cut short")
+	}
+	d.raw = make([]byte, size)
+	n, err := inflate(d.raw, packed)
+	switch {
+	case errors.Is(err, errInflateShort), err == nil && n < size:
+		return damaged(PNG, "the pixels are cut short")
+	case err != nil:
+		return damaged(PNG, "the pixels do not decompress: %s", err)
+	}
+	return d.passes(d.rows)
+}
+
+// rows reads width x height scanlines, whose pixels lie at (x + i dx, y + k dy).
+func (d *pngDecoder) rows(x, y, dx, dy, width, height int) error {
+	n := d.rowBytes(width)
+	bpp := max(1, d.channels()*d.depth/8)
+	above := make([]byte, n)
+	for k := range height {
+		filter, row := d.raw[0], d.raw[1:n+1]
+		d.raw = d.raw[n+1:]
+		if !unfilter(filter, row, above, bpp) {
+			return damaged(PNG, "got filter type %d, want 0 to 4", filter)
+		}
+		out := d.dst[((y+k*dy)*d.width+x)*3:]
+		if d.colour == pngRGB && d.depth == 8 && dx == 1 {
+			copy(out, row)
+		} else {
+			d.expand(row, width, out, 3*dx)
+		}
+		above = row
 	}
 	return nil
 }
