@@ -1,7 +1,8 @@
+// clang-format off
+
 //go:build cgo
 
 // Made by go generate from shim/shim.h. The functions that Go calls, each a jump to the shim's.
-// clang-format off
 
 #include <dlfcn.h>
 #include <stddef.h>

@@ -84,10 +84,11 @@ func generate(dir string) (map[string][]byte, error) {
 
 func calls(core, cuda []function) []byte {
 	var b bytes.Buffer
-	b.WriteString(`//go:build cgo
+	b.WriteString(`// clang-format off
+
+//go:build cgo
 
 // Made by go generate from shim/shim.h. The functions that Go calls, each a jump to the shim's.
-// clang-format off
 
 #include <dlfcn.h>
 #include <stddef.h>
