@@ -104,23 +104,31 @@ PHASES = [
     Phase(600, 24, 64, 12, 96, 8e-4),
     Phase(150, 16, 64, 6, 128, 2e-4),
 ]
+MORE = [  # --resume: further training from the saved weights
+    Phase(900, 20, 64, 20, 64, 1.2e-3),
+    Phase(500, 16, 64, 10, 96, 6e-4),
+]
 PIXELS = (26, 44)  # side of a garment's frame in pixels
 
 
-def train_vit(photos: Path, minutes: float, seed: int) -> None:
+def train_vit(photos: Path, minutes: float, seed: int, resume: bool) -> None:
     """Trains the ViT and saves its state dict."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     data = g.load_garments(train=True)
     bank = g.background_bank(g.load_photos(photos, g.TRAIN_PHOTOS), 2000, 176, rng)
     model = Trainee().train()
+    phases = PHASES
+    if resume:
+        phases = MORE
+        model.load_state_dict(torch.load(WORK / "vit.pth", weights_only=True))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0, weight_decay=0.05, betas=(0.9, 0.98))
     weight = torch.ones(1 + len(g.CLASSES))
     weight[0] = 0.4
     start, done, accuracy, scene_loss = time.process_time(), 0, 0.0, torch.zeros(())
-    total = sum(phase.steps for phase in PHASES)
-    for number, phase in enumerate(PHASES):
-        following = PHASES[number + 1].peak if number + 1 < len(PHASES) else 0.0
+    total = sum(phase.steps for phase in phases)
+    for number, phase in enumerate(phases):
+        following = phases[number + 1].peak if number + 1 < len(phases) else 0.0
         side = phase.single_size
         single_scale = (PIXELS[0] / side, min(0.97, 1.25 * PIXELS[1] / side))
         for step in range(phase.steps):
@@ -161,7 +169,8 @@ def train_vit(photos: Path, minutes: float, seed: int) -> None:
             if time.process_time() - start > minutes * 60:
                 break
     seconds = round(time.process_time() - start)
-    record("vit", {"steps": done, "of": total, "cpu_seconds": seconds, "seed": seed})
+    stage = "vit, resumed" if resume else "vit"
+    record(stage, {"steps": done, "of": total, "cpu_seconds": seconds, "seed": seed})
     torch.save(model.state_dict(), WORK / "vit.part")
     os.replace(WORK / "vit.part", WORK / "vit.pth")
 
@@ -428,6 +437,19 @@ def export_models() -> None:
         resize=[128],
         multiple_of=VIT["patch_size"],
     )
+    # The same ViT with this preprocess, for a head beside it: the classifier's own size is
+    # too small for scenes with several garments.
+    export.write_vit(
+        vit,
+        MODELS / "garments_vit_scenes.pt",
+        "vision_transformer",
+        "classification",
+        (128, 128),
+        True,
+        spec,
+        g.CLASSES,
+        scene,
+    )
     export.write_vit(
         segmenter,
         MODELS / "garments_segmentation.pt",
@@ -473,6 +495,7 @@ def main() -> None:
     parser.add_argument("--stage", action="append", choices=stages, help="may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
     parser.add_argument("--threads", type=int, default=1, help="threads (default 1)")
+    parser.add_argument("--resume", action="store_true", help="train the saved ViT further")
     parser.add_argument("--vit-minutes", type=float, default=15, help="limit (default 15)")
     parser.add_argument("--detector-minutes", type=float, default=8, help="limit (default 8)")
     args = parser.parse_args()
@@ -481,7 +504,7 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     photos = fetch()
     if "vit" in chosen:
-        train_vit(photos, args.vit_minutes, args.seed)
+        train_vit(photos, args.vit_minutes, args.seed + 10 * args.resume, args.resume)
     if "detector" in chosen:
         train_detector(photos, DETECTOR_STEPS, args.detector_minutes, args.seed)
     if "scenes" in chosen:
