@@ -3,6 +3,7 @@ package torch
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -125,7 +126,9 @@ func view[T Element](t *Tensor, op string) ([]T, error) {
 		return nil, fmt.Errorf("%s: %w: got a tensor on %s, want cpu", op, ErrDevice, deviceOf(m.DeviceType, m.DeviceIndex))
 	}
 	if !m.Contiguous {
-		return nil, fmt.Errorf("%s: %w: got strides %v for shape %v, want a contiguous tensor", op, ErrLayout, m.Strides[:m.NDim], m.Sizes[:m.NDim])
+		// Clones, so that m need not live on the heap.
+		strides, sizes := slices.Clone(m.Strides[:m.NDim]), slices.Clone(m.Sizes[:m.NDim])
+		return nil, fmt.Errorf("%s: %w: got strides %v for shape %v, want a contiguous tensor", op, ErrLayout, strides, sizes)
 	}
 	if m.NumEl == 0 {
 		return []T{}, nil

@@ -1,6 +1,8 @@
 package torch_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,4 +25,11 @@ func own(t testing.TB) func(*torch.Tensor, error) *torch.Tensor {
 		t.Cleanup(func() { x.Close() })
 		return x
 	}
+}
+
+func readLines(t testing.TB, path string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return strings.Fields(string(text))
 }

@@ -8,5 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	testmain.Children(children)
 	testmain.Run(m, torch.Config{Device: "cpu", LaneThreads: []int{2, 1}})
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +34,42 @@ func Run(m *testing.M, config torch.Config) {
 		}
 	}
 	os.Exit(code)
+}
+
+const childName = "TORCHVIT_TEST_CHILD"
+
+// Children is for tests that need a process of their own, before libtorch is loaded: in a child that
+// RunChild started it runs the named function and exits. A TestMain calls it first.
+func Children(children map[string]func() error) {
+	name := os.Getenv(childName)
+	if name == "" {
+		return
+	}
+	f, ok := children[name]
+	if !ok {
+		fmt.Fprintln(os.Stderr, "testmain: got no child", name)
+		os.Exit(2)
+	}
+	if err := f(); err != nil {
+		fmt.Fprintf(os.Stderr, "%+v\n", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// RunChild runs one of Children in a new process with those variables and gives what it prints. A child
+// that fails or crashes fails the test.
+func RunChild(t testing.TB, name string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), env...), childName+"="+name)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("child %s: %v\n%s%s", name, err, out, errs.String())
+	}
+	return string(out)
 }
 
 // Leaks lets the collector run and then says what is still alive, "" for nothing.

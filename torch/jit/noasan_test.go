@@ -1,0 +1,5 @@
+//go:build !asan
+
+package jit_test
+
+const asan = false
