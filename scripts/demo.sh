@@ -50,7 +50,7 @@ run segment-head segment "$vit" "${scenes[@]:0:3}" --head "$models/garments_segm
 
 echo
 echo "== detection: Faster R-CNN over the ViT's features"
-run detect detect "$models/garments_detector.pt" "${scenes[@]}"
+run detect detect "$models/garments_detector.pt" "${scenes[@]}" --threshold 0.3
 
 echo
 echo "== does Go give Python's numbers? (all of it in $out/verify.txt)"
