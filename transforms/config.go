@@ -131,7 +131,7 @@ func SpecFromHuggingFace(config []byte, backend Backend) (Spec, error) {
 		Multiple  int     `json:"ensure_multiple_of"`
 	}
 	bad := func(format string, args ...any) (Spec, error) {
-		return Spec{}, fmt.Errorf("Hugging Face config: %w: "+format, append([]any{ErrSpec}, args...)...)
+		return Spec{}, fmt.Errorf("preprocessor_config.json: %w: "+format, append([]any{ErrSpec}, args...)...)
 	}
 	if err := json.Unmarshal(config, &c); err != nil {
 		return bad("%w", err)
@@ -199,7 +199,7 @@ func SpecFromHuggingFace(config []byte, backend Backend) (Spec, error) {
 		}
 	}
 	if err := s.Validate(); err != nil {
-		return Spec{}, fmt.Errorf("Hugging Face config: %w", err)
+		return Spec{}, fmt.Errorf("preprocessor_config.json: %w", err)
 	}
 	return s, nil
 }

@@ -3,6 +3,8 @@ package transforms
 import (
 	"errors"
 	"fmt"
+
+	"github.com/torchvit/torchvit/torch"
 )
 
 // Errors to test for with errors.Is.
@@ -24,7 +26,7 @@ var (
 	// ErrSizes: images whose tensors have different sizes cannot share a batch.
 	ErrSizes = errors.New("images of different sizes")
 	// ErrClosed: the image was closed.
-	ErrClosed = errors.New("closed")
+	ErrClosed = torch.ErrClosed
 )
 
 // SizeError says that an image would have too many pixels. It is found in the header, before any pixel

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -277,4 +278,36 @@ func TestManyGoroutines(t *testing.T) {
 	for err := range errs {
 		require.NoError(t, err)
 	}
+}
+
+// TestFlatMemory prepares photos, good and bad, until memory would have grown.
+func TestFlatMemory(t *testing.T) {
+	p, err := NewPipeline(parseSpec(t, specs[0]), Options{})
+	require.NoError(t, err)
+	var good [][]byte
+	for _, name := range []string{"coffee.jpg", "chelsea.png", "formats/webp_rgba.webp", "formats/gif_animated.gif"} {
+		good = append(good, photo(t, name))
+	}
+	round := func() {
+		for i, data := range good {
+			batch, _, err := p.Apply(t.Context(), data, good[(i+1)%len(good)])
+			require.NoError(t, err)
+			batch.Close()
+			_, _, err = p.Apply(t.Context(), data, data[:len(data)/2])
+			require.Error(t, err)
+		}
+	}
+	for range 20 {
+		round()
+	}
+	runtime.GC()
+	before := torch.MemoryStats()
+	for range 60 {
+		round()
+	}
+	runtime.GC()
+	after := torch.MemoryStats()
+	require.Equal(t, before.Live, after.Live)
+	require.Less(t, after.Resident-before.Resident, int64(24<<20))
+	t.Logf("480 batches: resident memory %+d KB", (after.Resident-before.Resident)>>10)
 }
