@@ -7,17 +7,16 @@ import (
 	"github.com/torchvit/torchvit/vit"
 )
 
-// The example of README.md. `make models` makes the file: vit_tiny_patch16_224 with seeded weights, and
-// so with classes that mean nothing.
+// The example of README.md: a garment on a photo that training never saw.
 func Example() {
-	model, err := vit.Load("testdata/generated/vit_tiny_patch16_224.pt", vit.Options{})
+	model, err := vit.Load("testdata/models/garments_vit.pt", vit.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer model.Close()
 
-	answers, err := model.Classify(context.Background(), 3, "testdata/images/coffee.jpg")
+	answers, err := model.Classify(context.Background(), 3, "testdata/scenes/single_1.jpg")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -26,7 +25,7 @@ func Example() {
 		fmt.Printf("%s %.4f\n", class.Label, class.Score)
 	}
 	// Output:
-	// barbell 0.0131
-	// crane 0.0121
-	// web site 0.0113
+	// Sneaker 0.9612
+	// Sandal 0.0333
+	// Ankle boot 0.0034
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/torchvit/torchvit/cgo"
 	"github.com/torchvit/torchvit/cgo/install"
@@ -98,5 +99,7 @@ func WrapStatus(op string, err error) error {
 	if !ok {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	return &Error{Op: op, Message: status.Message, Detail: status.Detail, sentinel: sentinels[status.Code]}
+	// The shim names the operator or method at the start of some messages itself.
+	message := strings.TrimPrefix(status.Message, op+": ")
+	return &Error{Op: op, Message: message, Detail: status.Detail, sentinel: sentinels[status.Code]}
 }

@@ -30,7 +30,7 @@ var ErrNotInstalled = errors.New("libtorch is not set up")
 var ErrNotFound = errors.New("no libtorch found")
 
 // HowTo is the command that mends an ErrNotInstalled.
-const HowTo = "run `torchvit setup` (or `go run github.com/torchvit/torchvit/cmd/torchvit setup`)"
+const HowTo = "run `torchvit setup` (in a module of yours: `go get -tool github.com/torchvit/torchvit/cmd/torchvit && go tool torchvit setup`)"
 
 // Options say where to look and how to compile. The zero value searches the
 // machine and uses the user's cache folder.
