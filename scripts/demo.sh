@@ -12,9 +12,8 @@ scenes=(testdata/scenes/scene_*.jpg)
 singles=(testdata/scenes/single_*.jpg)
 photos=(testdata/images/chelsea.png testdata/images/coffee.jpg)
 
-# The ViT as a head's first half sees photos larger than as a classifier.
+# The classifier's ViT again, in a file whose preprocess shows it photos larger and whole.
 vit=$models/garments_vit_scenes.pt
-[ -f "$vit" ] || vit=$models/garments_vit.pt
 
 # run FOLDER COMMAND... runs torchvit with --out and shows what it answers; the list of
 # pictures comes at the end.
@@ -38,19 +37,19 @@ run classify classify "$models/garments_vit.pt" "${singles[@]}" --top 3
 
 echo
 echo "== attention: what the ViT looks at"
-run attend attend "$models/garments_segmentation.pt" "${scenes[0]}" "${scenes[1]}" "${photos[@]}"
+run attend attend "$vit" "${scenes[@]:0:2}" "${singles[0]}" "${photos[@]}" --smooth --colormap inferno
 
 echo
 echo "== segmentation: a class for every pixel"
-run segment segment "$models/garments_segmentation.pt" "${scenes[@]}"
+run segment segment "$models/garments_segmentation.pt" "${scenes[@]}" --palette distinct
 
 echo
 echo "== the same from two files: a ViT, and a 1x1 head on its tokens"
-run segment-head segment "$vit" "${scenes[@]:0:3}" --head "$models/garments_segmentation_head.pt"
+run segment-head segment "$vit" "${scenes[@]:0:3}" --head "$models/garments_segmentation_head.pt" --palette distinct
 
 echo
 echo "== detection: Faster R-CNN over the ViT's features"
-run detect detect "$models/garments_detector.pt" "${scenes[@]}" --threshold 0.3
+run detect detect "$models/garments_detector.pt" "${scenes[@]}" --threshold 0.4 --palette distinct
 
 echo
 echo "== does Go give Python's numbers? (all of it in $out/verify.txt)"
@@ -77,4 +76,4 @@ $out/segment-head/*.overlay.jpg       the same from a ViT and a head in two file
 $out/detect/*.detections.jpg          boxes with labels and scores
 $out/verify.txt                       every output of every model against Python's
 EOF
-find "$out" -type f | sort | awk '{ n++; print } END { print n " files in all" }' | tail -1
+echo "$(find "$out" -type f | wc -l) files in all"

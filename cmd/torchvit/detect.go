@@ -8,12 +8,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/torchvit/torchvit/det"
+	"github.com/torchvit/torchvit/seg"
 	"github.com/torchvit/torchvit/vit"
 )
 
 func newDetectCommand(a *app) *cobra.Command {
 	var threshold float32
-	var out string
+	var out, palette string
 	cmd := &cobra.Command{
 		Use:   "detect MODEL IMAGE...",
 		Short: "Find objects in photos",
@@ -33,11 +34,16 @@ func newDetectCommand(a *app) *cobra.Command {
 					o.Threshold = -1 // 0 stands for the file's own
 				}
 			}
-			return a.detect(cmd.Context(), args[0], args[1:], o, out)
+			colours, err := parsePalette(palette)
+			if err != nil {
+				return err
+			}
+			return a.detect(cmd.Context(), args[0], args[1:], o, out, colours)
 		},
 	}
 	cmd.Flags().Float32Var(&threshold, "threshold", 0, "lowest score (default: the file's, else 0.5)")
 	cmd.Flags().StringVar(&out, "out", "", "folder for the photos with boxes drawn on them")
+	paletteFlag(cmd, &palette)
 	return cmd
 }
 
@@ -70,7 +76,7 @@ func (d *detectAnswer) print(w io.Writer) error {
 	return nil
 }
 
-func (a *app) detect(ctx context.Context, path string, photos []string, o det.DetectOptions, out string) error {
+func (a *app) detect(ctx context.Context, path string, photos []string, o det.DetectOptions, out string, colours seg.Palette) error {
 	device, err := a.open()
 	if err != nil {
 		return err
@@ -80,6 +86,9 @@ func (a *app) detect(ctx context.Context, path string, photos []string, o det.De
 		return err
 	}
 	defer model.Close()
+	if colours == nil {
+		colours = model.Metadata().Palette
+	}
 	pics, err := newPictures(out, photos)
 	if err != nil {
 		return err
@@ -106,7 +115,7 @@ func (a *app) detect(ctx context.Context, path string, photos []string, o det.De
 		if err != nil {
 			return found{}, err
 		}
-		drawn, err := det.Draw(img, detections[0], det.DrawOptions{Palette: model.Metadata().Palette})
+		drawn, err := det.Draw(img, detections[0], det.DrawOptions{Palette: colours})
 		if err != nil {
 			return found{}, err
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 func newSegmentCommand(a *app) *cobra.Command {
-	var head, out string
+	var head, out, palette string
 	cmd := &cobra.Command{
 		Use:   "segment MODEL IMAGE...",
 		Short: "Give every pixel of photos a class",
@@ -27,11 +27,16 @@ func newSegmentCommand(a *app) *cobra.Command {
 		Args:              modelAndImages,
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.segment(cmd.Context(), args[0], head, args[1:], out)
+			colours, err := parsePalette(palette)
+			if err != nil {
+				return err
+			}
+			return a.segment(cmd.Context(), args[0], head, args[1:], out, colours)
 		},
 	}
 	cmd.Flags().StringVar(&head, "head", "", "model file of a segmentation head; MODEL is then a ViT's")
 	cmd.Flags().StringVar(&out, "out", "", "folder for class maps and pictures")
+	paletteFlag(cmd, &palette)
 	return cmd
 }
 
@@ -110,7 +115,7 @@ func loadSegmenter(path, head string, o vit.Options) (*segmenter, error) {
 	return &segmenter{custom.Segment, h.Label, h.Metadata(), h.Palette(), []io.Closer{model, h}}, nil
 }
 
-func (a *app) segment(ctx context.Context, path, head string, photos []string, out string) error {
+func (a *app) segment(ctx context.Context, path, head string, photos []string, out string, colours seg.Palette) error {
 	device, err := a.open()
 	if err != nil {
 		return err
@@ -120,6 +125,13 @@ func (a *app) segment(ctx context.Context, path, head string, photos []string, o
 		return err
 	}
 	defer model.Close()
+	if colours != nil {
+		model.palette = colours
+	}
+	if len(model.meta.Labels) > 0 && isBackground(model.meta.Labels[0]) && len(model.palette) > 0 {
+		// What is nothing has no colour of its own.
+		model.palette = append(seg.Palette{{}}, model.palette[1:]...)
+	}
 	pics, err := newPictures(out, photos)
 	if err != nil {
 		return err
@@ -154,6 +166,25 @@ func (a *app) segment(ctx context.Context, path, head string, photos []string, o
 		f.files = []string{mask, file}
 		return f, err
 	})
+}
+
+// paletteFlag adds --palette to a command.
+func paletteFlag(cmd *cobra.Command, palette *string) {
+	cmd.Flags().StringVar(palette, "palette", "file", "colours of the pictures: file (the model file's), distinct or voc")
+	_ = cmd.RegisterFlagCompletionFunc("palette", cobra.FixedCompletions([]string{"file", "distinct", "voc"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// parsePalette reads --palette; nil is the model file's.
+func parsePalette(name string) (seg.Palette, error) {
+	switch name {
+	case "file":
+		return nil, nil
+	case "distinct":
+		return seg.DistinctPalette(256), nil
+	case "voc":
+		return seg.VOCPalette(), nil
+	}
+	return nil, usagef("--palette %s: want file, distinct or voc", name)
 }
 
 // overlayOptions paints all classes but the background, where the file names one.
