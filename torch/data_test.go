@@ -104,7 +104,7 @@ func TestFromSliceEdges(t *testing.T) {
 	// A slice on the stack of a goroutine that grows.
 	small := [4]int64{1, 2, 3, 4}
 	y := own(t)(torch.FromSlice(small[:]))
-	grow(100)
+	_ = grow(100)
 	small[3] = 40
 	assert.Equal(t, "tensor([ 1,  2,  3, 40])", y.String())
 }

@@ -131,10 +131,8 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 		return nil, err
 	}
 	m.extra = map[string]string{}
-	if files != nil {
-		for k, v := range files {
-			m.extra[k], _ = v.(string)
-		}
+	for k, v := range files {
+		m.extra[k], _ = v.(string)
 	}
 	if o.DType != torch.InvalidDType {
 		if err := m.CastTo(o.DType); err != nil {
