@@ -29,6 +29,10 @@ type CallOptions struct {
 	// OnCaller runs the call on the calling thread whatever its size, so that it never waits for a lane.
 	// For operators that open no parallel region, such as decoders; GOMAXPROCS of them run at once.
 	OnCaller bool
+	// OnLane runs the call on a lane whatever its size. For operators whose result is much larger than
+	// their arguments, such as upsampling: it is fast there, and as some kernels' last bits depend on the
+	// number of threads, the bits are those of Python with as many threads as the lane has.
+	OnLane bool
 }
 
 // place finds where a call runs: on a lane, waiting for one, or on the calling thread. done must be
@@ -206,7 +210,7 @@ func CallWith(ctx context.Context, o CallOptions, name string, args ...any) (any
 			}
 		}
 	}
-	mode, done, err := place(ctx, o, e.numel > heavy && !o.OnCaller)
+	mode, done, err := place(ctx, o, o.OnLane || e.numel > heavy && !o.OnCaller)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
