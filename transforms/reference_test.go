@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -36,6 +37,10 @@ func ask(t testing.TB, request object, result any, blobs ...[]byte) [][]byte {
 	defer python.Unlock()
 	if python.in == nil {
 		cmd := exec.Command(testmain.Python(t), "-W", "ignore", filepath.Join(testmain.Root(t), "transforms", "testdata", "reference.py"))
+		// Some of torch's kernels depend on the number of threads in their last bits.
+		info, err := torch.RuntimeInfo()
+		require.NoError(t, err)
+		cmd.Env = append(os.Environ(), "OMP_NUM_THREADS="+strconv.Itoa(info.LaneThreads[0]))
 		in, err := cmd.StdinPipe()
 		require.NoError(t, err)
 		out, err := cmd.StdoutPipe()

@@ -140,8 +140,15 @@ func (r resizing) torch(ctx context.Context, m *Image, size Size) (*Image, error
 	if r.filter == Nearest || r.filter == NearestExact {
 		args = []any{t, []int64{int64(size.Height), int64(size.Width)}, nil, nil}
 	}
-	if t, err = own(torch.CallTensor(ctx, operator, args...)); err != nil {
+	// A small image can become a large one, and torch's float kernels depend on the number of threads.
+	v, err := torch.CallWith(ctx, torch.CallOptions{OnLane: true}, operator, args...)
+	if err != nil {
 		return nil, err
+	}
+	scope.Track(v)
+	t, ok := v.(*torch.Tensor)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w: got %T, want one tensor", operator, torch.ErrValue, v)
 	}
 	if cast {
 		if t, err = own(torch.CallTensor(ctx, "aten::round", t)); err != nil {

@@ -152,48 +152,58 @@ func TestResizeRefuses(t *testing.T) {
 
 // TestResizeTorch compares the backend torch with torchvision v2's resize of tensors.
 func TestResizeTorch(t *testing.T) {
-	img, err := Decode(t.Context(), photo(t, "coffee.jpg"), DecodeOptions{})
+	whole, err := Decode(t.Context(), photo(t, "coffee.jpg"), DecodeOptions{})
 	require.NoError(t, err)
-	defer img.Close()
-	pixels := rgb(t, img)
-	floatImage, err := ToTensor{}.Apply(t.Context(), img)
+	defer whole.Close()
+	// A small image that becomes large: libtorch's threads then work on more than was given.
+	small, err := CenterCrop{Size: []int{40, 50}}.Apply(t.Context(), whole)
 	require.NoError(t, err)
-	defer floatImage.Close()
+	defer small.Close()
+	_, err = Resize{Size: []int{224}, Backend: Torch, Interpolation: Lanczos, NoAntialias: true}.Apply(t.Context(), whole)
+	require.ErrorIs(t, err, ErrSpec)
+
 	compared := 0
-	for _, filter := range []Interpolation{Nearest, NearestExact, Bilinear, Bicubic, Lanczos} {
-		for _, antialias := range []bool{true, false} {
-			if filter == Lanczos && !antialias {
-				_, err := Resize{Size: []int{224}, Backend: Torch, Interpolation: filter, NoAntialias: true}.Apply(t.Context(), img)
-				require.ErrorIs(t, err, ErrSpec)
-				continue
-			}
-			for _, size := range [][]int{{224, 224}, {97, 640}, {500, 731}} {
-				for _, float := range []bool{false, true} {
-					want := ask(t, object{
-						"op": "torch_resize", "source": []int{img.Height(), img.Width()}, "size": size,
-						"filter": filter, "antialias": antialias, "float": float,
-					}, nil, pixels)[0]
-					source := img
-					if float {
-						source = floatImage
+	check := func(img, floatImage *Image, pixels []byte, size []int, filter Interpolation, antialias, float bool) {
+		want := ask(t, object{
+			"op": "torch_resize", "source": []int{img.Height(), img.Width()}, "size": size,
+			"filter": filter, "antialias": antialias, "float": float,
+		}, nil, pixels)[0]
+		source := img
+		if float {
+			source = floatImage
+		}
+		out, err := Resize{Size: size, Backend: Torch, Interpolation: filter, NoAntialias: !antialias}.Apply(t.Context(), source)
+		require.NoError(t, err)
+		defer out.Close()
+		tensor, err := out.Tensor()
+		require.NoError(t, err)
+		defer tensor.Close()
+		require.Equal(t, []int64{3, int64(size[0]), int64(size[1])}, tensor.Shape())
+		differ := 0
+		if float {
+			got, err := torch.CopyData[float32](tensor)
+			require.NoError(t, err)
+			differ = differingBits(got, floats(want))
+		} else {
+			got, err := torch.CopyData[uint8](tensor)
+			require.NoError(t, err)
+			differ = differingBytes(got, want)
+		}
+		require.Zero(t, differ, "%s antialias %v float %v from %d x %d to %v", filter, antialias, float, img.Height(), img.Width(), size)
+		compared += len(want)
+	}
+	for _, img := range []*Image{whole, small} {
+		pixels := rgb(t, img)
+		floatImage, err := ToTensor{}.Apply(t.Context(), img)
+		require.NoError(t, err)
+		defer floatImage.Close()
+		for _, filter := range []Interpolation{Nearest, NearestExact, Bilinear, Bicubic, Lanczos} {
+			for _, antialias := range []bool{true, false} {
+				for _, size := range [][]int{{224, 224}, {97, 640}, {500, 731}} {
+					if filter != Lanczos || antialias {
+						check(img, floatImage, pixels, size, filter, antialias, false)
+						check(img, floatImage, pixels, size, filter, antialias, true)
 					}
-					out, err := Resize{Size: size, Backend: Torch, Interpolation: filter, NoAntialias: !antialias}.Apply(t.Context(), source)
-					require.NoError(t, err)
-					tensor, err := out.Tensor()
-					require.NoError(t, err)
-					if float {
-						got, err := torch.CopyData[float32](tensor)
-						require.NoError(t, err)
-						require.Zero(t, differingBits(got, floats(want)), "%s antialias %v %v float", filter, antialias, size)
-					} else {
-						got, err := torch.CopyData[uint8](tensor)
-						require.NoError(t, err)
-						require.Zero(t, differingBytes(got, want), "%s antialias %v %v", filter, antialias, size)
-					}
-					require.Equal(t, []int64{3, int64(size[0]), int64(size[1])}, tensor.Shape())
-					compared += len(want)
-					tensor.Close()
-					out.Close()
 				}
 			}
 		}
