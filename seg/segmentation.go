@@ -171,10 +171,13 @@ func classMap(ctx context.Context, logits *torch.Tensor, b, height, width int) (
 	if t, err = own(t.CastTo(torch.Float32)); err != nil {
 		return nil, err
 	}
-	if t, err = own(torch.CallTensor(ctx, "aten::upsample_bilinear2d", t, []int{height, width}, false, nil, nil)); err != nil {
+	// On a lane even from few logits: the kernel's last bits depend on the number of threads.
+	resized, err := torch.CallWith(ctx, torch.CallOptions{OnLane: true}, "aten::upsample_bilinear2d", t, []int{height, width}, false, nil, nil)
+	if err != nil {
 		return nil, err
 	}
-	if t, err = own(torch.CallTensor(ctx, "aten::argmax", t, 1, false)); err != nil {
+	scope.Track(resized)
+	if t, err = own(torch.CallTensor(ctx, "aten::argmax", resized, 1, false)); err != nil {
 		return nil, err
 	}
 	if t, err = own(t.CastTo(torch.Uint8)); err != nil {
