@@ -74,9 +74,9 @@ type laneReturn struct {
 
 func (r *laneReturn) get(lane int32) func() {
 	if int(lane) >= len(laneReturns) {
-		return func() { loaded.lanes <- lane }
+		return func() { loaded.lanes.put(lane) }
 	}
-	r.once.Do(func() { r.f = func() { loaded.lanes <- lane } })
+	r.once.Do(func() { r.f = func() { loaded.lanes.put(lane) } })
 	return r.f
 }
 

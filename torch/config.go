@@ -80,7 +80,7 @@ type runtimeState struct {
 	cuda    bool
 	notes   []string
 	threads []int32
-	lanes   chan int32
+	lanes   *laneStack
 	light   chan struct{}
 }
 
@@ -136,7 +136,7 @@ func load(config Config) (err error) {
 	default:
 		return fmt.Errorf("%w: Config.Device: got %q, want cpu or cuda", ErrDevice, config.Device)
 	}
-	found, err := install.Resolve(cgo.Sources(), install.Options{LibTorch: config.LibTorch})
+	found, err := install.Resolve(cgo.Sources(), install.Options{LibTorch: config.LibTorch, ASan: cgo.ASan})
 	if err != nil {
 		return err
 	}
@@ -178,11 +178,11 @@ func load(config Config) (err error) {
 	}
 	loaded = runtimeState{
 		config: config, install: found, cuda: libraries.CUDA, notes: notes, threads: threads,
-		lanes: make(chan int32, len(threads)),
+		lanes: &laneStack{count: make(chan struct{}, len(threads))},
 		light: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
-	for lane := range threads {
-		loaded.lanes <- int32(lane)
+	for lane := len(threads) - 1; lane >= 0; lane-- {
+		loaded.lanes.put(int32(lane))
 	}
 	ready.Store(true)
 	return nil
@@ -257,7 +257,7 @@ func LaneThreadCount(ctx context.Context, lane int) (int, error) {
 	var others []int32
 	defer func() {
 		for _, l := range others {
-			loaded.lanes <- l
+			loaded.lanes.put(l)
 		}
 	}()
 	for {
@@ -275,15 +275,39 @@ func LaneThreadCount(ctx context.Context, lane int) (int, error) {
 
 var laneQuestion sync.Mutex
 
+// laneStack holds the free lanes. The one that came back last goes out first: it is still awake, and a
+// lane that is never needed sleeps.
+type laneStack struct {
+	count chan struct{} // one for each free lane, and where callers wait
+	mu    sync.Mutex
+	free  []int32
+}
+
+func (s *laneStack) put(lane int32) {
+	s.mu.Lock()
+	s.free = append(s.free, lane)
+	s.mu.Unlock()
+	s.count <- struct{}{}
+}
+
+// take pops a lane after one was received from count.
+func (s *laneStack) take() int32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lane := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	return lane
+}
+
 func takeLane(ctx context.Context) (int32, error) {
 	select {
-	case l := <-loaded.lanes:
-		return l, nil
+	case <-loaded.lanes.count:
+		return loaded.lanes.take(), nil
 	default:
 	}
 	select {
-	case l := <-loaded.lanes:
-		return l, nil
+	case <-loaded.lanes.count:
+		return loaded.lanes.take(), nil
 	case <-ctx.Done():
 		return 0, fmt.Errorf("waiting for a lane: %w", ended(ctx))
 	}
