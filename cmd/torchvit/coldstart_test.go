@@ -1,0 +1,40 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestColdStart classifies one photo with a ViT-Ti from a cold process: at most 1 second of processor time,
+// which the load of the machine changes less than the clock's, and 300 MB.
+func TestColdStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures; the race detector, which runs the short tests, makes it slower")
+	}
+	used, clock, rss := math.Inf(1), math.Inf(1), math.Inf(1)
+	for range 3 {
+		peak := filepath.Join(t.TempDir(), "peak")
+		cmd, _, stderr := program(t, []string{peakFile + "=" + peak}, "classify", generated(t, "vit_tiny_patch16_224.pt"), photoFile(t, "coffee.jpg"), "--device", "cpu", "--threads", "1")
+		start := time.Now()
+		require.NoError(t, cmd.Run(), stderr)
+		state := cmd.ProcessState
+		clock = min(clock, time.Since(start).Seconds())
+		used = min(used, (state.UserTime() + state.SystemTime()).Seconds())
+		text, err := os.ReadFile(peak)
+		require.NoError(t, err)
+		bytes, err := strconv.ParseFloat(string(text), 64)
+		require.NoError(t, err)
+		rss = min(rss, bytes/1e6)
+	}
+	t.Logf("%.2f s of processor time, %.2f s on the clock, %.0f MB", used, clock, rss)
+	assert.Less(t, used, 1.0, "seconds of processor time")
+	assert.Greater(t, rss, 50.0, "MB")
+	assert.Less(t, rss, 300.0, "MB")
+}
