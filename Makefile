@@ -148,6 +148,7 @@ $(COMPAT_STAMP):
 .PHONY: compat
 compat: export TORCHVIT_LIBTORCH := $(CURDIR)/$(COMPAT)
 compat: export TORCHVIT_CACHE := $(CURDIR)/.cache-compat
+compat: export TORCHVIT_PYTHON := $(CURDIR)/$(COMPAT)/bin/python
 compat: $(COMPAT_STAMP) binary
 	bin/torchvit setup
 	bin/torchvit doctor
