@@ -128,7 +128,7 @@ func newRootCommand(a *app) *cobra.Command {
 	flags.IntVar(&a.threads, "threads", 0, "intra-op threads of each lane (default: GOMAXPROCS over the lanes)")
 	flags.IntVar(&a.lanes, "lanes", 0, "forwards that run at the same time (default: 1)")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
-	flags.StringVar(&a.libTorch, "libtorch", "", "libtorch folder, torch package, virtual environment, or folder of `setup --output`")
+	flags.StringVar(&a.libTorch, "libtorch", "", "libtorch folder, torch package, virtual environment, or the `folder` of setup --output")
 	for _, newCommand := range commands {
 		root.AddCommand(newCommand(a))
 	}

@@ -41,8 +41,8 @@ func newAttendCommand(a *app) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&o.block, "block", -1, "block from 0; negative ones count from the last")
-	flags.StringVar(&o.out, "out", "", "folder for the pictures and weights")
-	flags.StringVar(&o.colorMap, "colormap", "viridis", "colours of the pictures: viridis or inferno")
+	flags.StringVar(&o.out, "out", "", "`folder` for the pictures and weights")
+	flags.StringVar(&o.colorMap, "colormap", "viridis", "`colours` of the pictures: viridis or inferno")
 	flags.BoolVar(&o.smooth, "smooth", false, "interpolate between patches in the pictures")
 	_ = cmd.RegisterFlagCompletionFunc("colormap", cobra.FixedCompletions([]string{"viridis", "inferno"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -53,9 +53,9 @@ func newBenchCommand(a *app) *cobra.Command {
 	flags.IntVar(&o.rounds, "rounds", 0, "timed calls of each lane (default: as many as --seconds allow)")
 	flags.Float64Var(&o.seconds, "seconds", 3, "how long to measure, where --rounds is not given")
 	flags.IntVar(&o.warmup, "warmup", 5, "calls of each lane before the clock starts")
-	flags.StringVar(&o.size, "size", "", "HEIGHTxWIDTH of the input (default: the model file's)")
-	flags.StringVar(&o.method, "method", "forward", "method to call, one that takes a batch of photos")
-	flags.StringVar(&o.dtype, "dtype", "", "cast the module and the input: float32, bfloat16, float16, float64")
+	flags.StringVar(&o.size, "size", "", "`HEIGHTxWIDTH` of the input (default: the model file's)")
+	flags.StringVar(&o.method, "method", "forward", "`name` of the method, one that takes a batch of photos")
+	flags.StringVar(&o.dtype, "dtype", "", "cast the module and the input to this `type`: float32, bfloat16, float16, float64")
 	completeDType(cmd)
 	return cmd
 }
@@ -206,8 +206,7 @@ func (a *app) bench(ctx context.Context, path string, o benchOptions) error {
 	return r.print(a.stdout)
 }
 
-// noise is a tensor of numbers of -2 to 2, or 0 to 1 where it stands for photos, of which the kernels' speed
-// does not depend.
+// noise is a tensor of numbers of 0 to 1. The speed of the kernels does not depend on them.
 func noise(ctx context.Context, scope *torch.Scope, shape []int64, device torch.Device, dtype torch.DType) (*torch.Tensor, error) {
 	own := torch.Own(scope)
 	x, err := own(torch.Empty(shape, torch.TensorOptions{}))

@@ -35,7 +35,7 @@ func newClassifyCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&top, "top", 5, "classes to show for each photo")
-	cmd.Flags().StringVar(&out, "out", "", "folder for the photos with their classes written on them")
+	cmd.Flags().StringVar(&out, "out", "", "`folder` for the photos with their classes written on them")
 	return cmd
 }
 

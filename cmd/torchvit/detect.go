@@ -41,8 +41,8 @@ func newDetectCommand(a *app) *cobra.Command {
 			return a.detect(cmd.Context(), args[0], args[1:], o, out, colours)
 		},
 	}
-	cmd.Flags().Float32Var(&threshold, "threshold", 0, "lowest score (default: the file's, else 0.5)")
-	cmd.Flags().StringVar(&out, "out", "", "folder for the photos with boxes drawn on them")
+	cmd.Flags().Float32Var(&threshold, "threshold", 0, "lowest `score` (default: the file's, else 0.5)")
+	cmd.Flags().StringVar(&out, "out", "", "`folder` for the photos with boxes drawn on them")
 	paletteFlag(cmd, &palette)
 	return cmd
 }

@@ -65,10 +65,7 @@ func (a *app) eachImage(ctx context.Context, paths []string, work func(ctx conte
 		})
 	}
 
-	bar := a.newProgress(len(paths), "images")
-	if f, ok := a.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		bar.w = nil // the answers show how far it is
-	}
+	bar := a.answerProgress(len(paths), "images")
 	defer bar.finish()
 	for i, path := range paths {
 		r := <-results[i]
@@ -84,6 +81,16 @@ func (a *app) eachImage(ctx context.Context, paths []string, work func(ctx conte
 		bar.add(1)
 	}
 	return nil
+}
+
+// answerProgress is newProgress for work that prints its answers one by one: on a terminal they show how far
+// it is, and a bar would stand among them.
+func (a *app) answerProgress(total int, what string) *progress {
+	bar := a.newProgress(total, what)
+	if f, ok := a.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		bar.w = nil
+	}
+	return bar
 }
 
 // inImage names the image in an error that does not.

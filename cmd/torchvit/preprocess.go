@@ -39,8 +39,8 @@ func newPreprocessCommand(a *app) *cobra.Command {
 			return a.preprocess(cmd.Context(), args, model, output)
 		},
 	}
-	cmd.Flags().StringVar(&model, "model", "", "model file")
-	cmd.Flags().StringVar(&output, "output", "", "file to write")
+	cmd.Flags().StringVar(&model, "model", "", "model `file`")
+	cmd.Flags().StringVar(&output, "output", "", ".npy `file` to write")
 	_ = cmd.MarkFlagFilename("model", "pt", "pth", "ts")
 	return cmd
 }

@@ -33,7 +33,8 @@ func newRunCommand(a *app) *cobra.Command {
 		Long: "run calls a method of any TorchScript file in eval mode. Each --input is the next argument:\n\n" +
 			"  x.npy                  a tensor\n" +
 			"  [a.npy,b.npy]          a list of tensors\n" +
-			"  16000  0.5  true  null a number, a bool, None\n" +
+			"  16000  0.5             a number\n" +
+			"  true  null             a bool, None\n" +
 			"  '\"text\"'               a string, in JSON's quotes\n" +
 			"  [2,5]  {\"k\":1}         a list, a dict\n\n" +
 			"The answer's arrays are named by their place: out for a tensor, out.0 for an item of a tuple or\n" +
@@ -50,10 +51,10 @@ func newRunCommand(a *app) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.method, "method", "forward", "method to call; `torchvit inspect MODEL` lists them")
-	flags.StringArrayVar(&o.inputs, "input", nil, "next argument: FILE.npy, [A.npy,B.npy], or a JSON value")
-	flags.StringVar(&o.output, "output", "", "write the answer's arrays to this .npz file")
-	flags.StringVar(&o.dtype, "dtype", "", "cast the module's and the inputs' floating tensors: float32, bfloat16, float16, float64")
+	flags.StringVar(&o.method, "method", "forward", "`name` of the method; torchvit inspect MODEL lists them")
+	flags.StringArrayVar(&o.inputs, "input", nil, "next argument, a `value`: FILE.npy, [A.npy,B.npy], or JSON")
+	flags.StringVar(&o.output, "output", "", "write the answer's arrays to this .npz `file`")
+	flags.StringVar(&o.dtype, "dtype", "", "cast the module's and the inputs' floating tensors to this `type`: float32, bfloat16, float16, float64")
 	completeDType(cmd)
 	return cmd
 }

@@ -34,8 +34,8 @@ func newSegmentCommand(a *app) *cobra.Command {
 			return a.segment(cmd.Context(), args[0], head, args[1:], out, colours)
 		},
 	}
-	cmd.Flags().StringVar(&head, "head", "", "model file of a segmentation head; MODEL is then a ViT's")
-	cmd.Flags().StringVar(&out, "out", "", "folder for class maps and pictures")
+	cmd.Flags().StringVar(&head, "head", "", "model `file` of a segmentation head; MODEL is then a ViT's")
+	cmd.Flags().StringVar(&out, "out", "", "`folder` for class maps and pictures")
 	paletteFlag(cmd, &palette)
 	return cmd
 }
@@ -170,7 +170,7 @@ func (a *app) segment(ctx context.Context, path, head string, photos []string, o
 
 // paletteFlag adds --palette to a command.
 func paletteFlag(cmd *cobra.Command, palette *string) {
-	cmd.Flags().StringVar(palette, "palette", "file", "colours of the pictures: file (the model file's), distinct or voc")
+	cmd.Flags().StringVar(palette, "palette", "file", "`colours` of the pictures: file (the model file's), distinct or voc")
 	_ = cmd.RegisterFlagCompletionFunc("palette", cobra.FixedCompletions([]string{"file", "distinct", "voc"}, cobra.ShellCompDirectiveNoFileComp))
 }
 

@@ -47,7 +47,7 @@ func newVerifyCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			bar := a.newProgress(len(args), "models")
+			bar := a.answerProgress(len(args), "models")
 			defer bar.finish()
 			var failed []error
 			for _, path := range args {
