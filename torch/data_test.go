@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchvit/torchvit/cgo"
 	"github.com/torchvit/torchvit/internal/testmain"
 	"github.com/torchvit/torchvit/torch"
 )
@@ -163,7 +164,9 @@ func TestAllocations(t *testing.T) {
 			}
 			y.Close()
 		})
-		assert.LessOrEqual(t, allocs, c.most, name)
+		if !cgo.ASan { // which moves variables to the heap
+			assert.LessOrEqual(t, allocs, c.most, name)
+		}
 		t.Logf("%s: %.0f allocations", name, allocs)
 	}
 }

@@ -98,7 +98,7 @@ func loadIn(t *testing.T, device string) loadFacts {
 // TestEarlyLoad loads libtorch in processes of their own. With Device "cuda" the real CUDA hooks answer,
 // which needs no GPU; with "cpu" nothing of CUDA is in the process, and asking for it is an error.
 func TestEarlyLoad(t *testing.T) {
-	found, err := install.Resolve(cgo.Sources(), install.Options{})
+	found, err := install.Resolve(cgo.Sources(), install.Options{ASan: cgo.ASan})
 	require.NoError(t, err)
 
 	cpu := loadIn(t, "cpu")
@@ -245,7 +245,7 @@ func TestWithoutCgo(t *testing.T) {
 
 // handshakeChild opens libraries in the shim's place that are not this version's shim.
 func handshakeChild() error {
-	found, err := install.Resolve(cgo.Sources(), install.Options{})
+	found, err := install.Resolve(cgo.Sources(), install.Options{ASan: cgo.ASan})
 	if err != nil {
 		return err
 	}

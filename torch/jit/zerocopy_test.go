@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchvit/torchvit/cgo"
 	"github.com/torchvit/torchvit/internal/testmain"
 	"github.com/torchvit/torchvit/torch"
 )
@@ -160,7 +161,9 @@ func TestForwardAllocations(t *testing.T) {
 			y.(*torch.Tensor).Close()
 		})
 		t.Logf("%s: %.0f allocations", name, allocs)
-		assert.LessOrEqual(t, allocs, 4.0, name)
+		if !cgo.ASan { // which moves variables to the heap
+			assert.LessOrEqual(t, allocs, 4.0, name)
+		}
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -1,5 +1,0 @@
-//go:build !asan
-
-package jit_test
-
-const asan = false
