@@ -80,6 +80,9 @@ func loadChild() error {
 	}
 	seen := map[string]bool{}
 	for _, m := range regexp.MustCompile(`/[^ \n]*/(lib[^/ \n]+\.so)`).FindAllStringSubmatch(string(maps), -1) {
+		if strings.Contains(m[0], "/stubs/") { // set-up's own stand-ins, which hold nothing
+			continue
+		}
 		if !seen[m[1]] {
 			facts.Libraries = append(facts.Libraries, m[1])
 		}
