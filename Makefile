@@ -74,7 +74,7 @@ test-unit: build models
 
 # Packages that reach libtorch, or share memory between goroutines. The root's
 # tests build other modules, which the race detector does not change.
-PACKAGES = $(shell $(GO) list ./... | grep -v '/torchvit$$')
+PACKAGES = $(shell $(GO) list ./... | grep -vx 'github.com/torchvit/torchvit')
 test-race: build models
 	@echo "== race detector"
 	$(GO) test -race -short -p 1 -timeout 30m $(PACKAGES)
