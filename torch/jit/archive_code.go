@@ -362,7 +362,7 @@ func (c *scriptCode) checkObject(w *pickleWalker, n *pickleNode) error {
 }
 
 const (
-	maxSourceSize    = 64 << 20
+	maxSourceSize    = 16 << 20
 	maxBracketDepth  = 100
 	maxIndentation   = 200
 	maxLineOperators = 400

@@ -70,6 +70,7 @@ type pickleStore struct {
 
 const (
 	maxPickleSize  = 64 << 20
+	maxPickleOps   = 4 << 20 // the largest seen, of a traced CaiT, has 20,000
 	maxPickleDepth = 200
 	maxPickleMarks = 1000
 	maxTensorDims  = 64
@@ -133,7 +134,10 @@ func (w *pickleWalker) walk(buf []byte) (*pickleNode, error) {
 	}
 	w.types, w.seen = make(map[string]*scriptType), make(map[pickleTyped]bool)
 	w.pos = 2
-	for {
+	for ops := 0; ; ops++ {
+		if ops == maxPickleOps {
+			return nil, w.fail("got more than %d opcodes", maxPickleOps)
+		}
 		b, err := w.take(1)
 		if err != nil {
 			return nil, err
@@ -428,7 +432,9 @@ func (w *pickleWalker) opPut(op byte) error {
 	if n.kind == pickleBlank {
 		return w.fail("got a memo entry for an unfinished object")
 	}
-	n.done = n.done || n.kind == pickleList || n.kind == pickleDict
+	if n.kind == pickleList || n.kind == pickleDict { // the others may be shared between walkers
+		n.done = true
+	}
 	w.memo = append(w.memo, n)
 	return nil
 }

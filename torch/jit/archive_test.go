@@ -436,6 +436,7 @@ func TestDamageWithinPickles(t *testing.T) {
 		{"not UTF-8", pickle(short("\xff\xfe")), "not UTF-8"},
 		{"depth", pickle(deep), "nested deeper than 200"},
 		{"marks", pickle(strings.Repeat("(", 2000)), "more than 1000 marks"},
+		{"opcodes", pickle("(" + strings.Repeat("N", 5<<20) + "t"), "more than 4194304 opcodes"},
 		{"tuple", pickle("\x87"), "TUPLE3: got 0 values"},
 		{"tuple over mark", pickle("N(\x85"), "TUPLE1: got 0 values"},
 		{"no mark", pickle("]e"), "APPENDS: got no mark"},
