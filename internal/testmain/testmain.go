@@ -23,6 +23,9 @@ import (
 // Run runs the tests with that configuration and exits: with 99 where handles were left.
 func Run(m *testing.M, config torch.Config) {
 	table := handle.Trace()
+	if os.Getenv(requireCUDA) == "1" {
+		config.Device = "cuda"
+	}
 	if err := torch.Init(config); err != nil {
 		fmt.Fprintf(os.Stderr, "testmain: %+v\n", err)
 		os.Exit(1)
@@ -36,6 +39,10 @@ func Run(m *testing.M, config torch.Config) {
 	}
 	os.Exit(code)
 }
+
+// requireCUDA says that there is a device: binaries load libtorch for CUDA, and tests that need it fail
+// in place of skipping.
+const requireCUDA = "TORCHVIT_REQUIRE_CUDA"
 
 const childName = "TORCHVIT_TEST_CHILD"
 
@@ -183,8 +190,8 @@ var cudaMissing = sync.OnceValue(func() string {
 func RequireCUDA(t testing.TB) {
 	t.Helper()
 	if why := cudaMissing(); why != "" {
-		if os.Getenv("TORCHVIT_REQUIRE_CUDA") == "1" {
-			t.Fatalf("TORCHVIT_REQUIRE_CUDA=1: %s", why)
+		if os.Getenv(requireCUDA) == "1" {
+			t.Fatalf("%s=1: %s", requireCUDA, why)
 		}
 		t.Skipf("needs CUDA: %s", why)
 	}
