@@ -26,6 +26,7 @@ hash = $(firstword $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16))
 
 VENV_STAMP := $(VENV)/.torchvit-run-$(call hash,scripts/requirements.txt)
 DEV_STAMP := $(VENV)/.torchvit-dev-$(call hash,scripts/requirements.txt scripts/requirements-dev.txt)
+PARITY_STAMP := $(VENV)/.torchvit-parity-$(call hash,scripts/requirements.txt scripts/requirements-parity.txt)
 MODEL_SOURCES := $(sort $(wildcard scripts/*.py scripts/models/*.py)) scripts/requirements.txt
 MODEL_STAMP := testdata/generated/.stamp-$(call hash,$(MODEL_SOURCES))
 
@@ -42,7 +43,12 @@ $(DEV_STAMP): $(VENV_STAMP)
 	@rm -f $(VENV)/.torchvit-dev-*
 	@touch $@
 
-$(MODEL_STAMP): $(VENV_STAMP)
+$(PARITY_STAMP): $(VENV_STAMP)
+	$(VENV)/bin/pip install --disable-pip-version-check -q -r scripts/requirements.txt -r scripts/requirements-parity.txt
+	@rm -f $(VENV)/.torchvit-parity-*
+	@touch $@
+
+$(MODEL_STAMP): $(PARITY_STAMP)
 	@echo "== test models"
 	$(VENV)/bin/python scripts/export_parity_models.py --out testdata/generated
 	@rm -f testdata/generated/.stamp-*

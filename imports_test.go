@@ -20,6 +20,8 @@ const module = "github.com/torchvit/torchvit"
 // lower floors. Rooms on one floor do not know each other. cgo/install is
 // below cgo, torch/jit above torch.
 var floors = map[string]int{
+	"coco":        0,
+	"dataset":     1,
 	"cgo/install": 0,
 	"cgo":         1,
 	"torch":       2,

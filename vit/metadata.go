@@ -30,6 +30,47 @@ const (
 	TaskSegmentation     = "segmentation"
 	TaskSegmentationHead = "segmentation_head"
 	TaskDetection        = "detection"
+	// TaskFeatures is that of a file that gives feature maps only, as a traced backbone.
+	TaskFeatures = "features"
+)
+
+// The kinds of output of forward. B photos, C classes.
+const (
+	// OutputLogits is (B, C).
+	OutputLogits = "logits"
+	// OutputSegmentationLogits is (B, C, h, w) at any size, from the grid of the patches to the input's;
+	// C = 1 is a binary mask.
+	OutputSegmentationLogits = "segmentation_logits"
+	// OutputClassMap is (B, H, W) or (B, 1, H, W), class ids in place of logits.
+	OutputClassMap = "class_map"
+	// OutputHeadLogits is (B, C, height, width) of a segmentation head on tokens.
+	OutputHeadLogits = "head_logits"
+	// OutputDetections is torchvision's: for each photo a dict of boxes (N, 4) xyxy in pixels of the input,
+	// labels (N), scores (N) and perhaps masks (N, 1, H, W); scripted files give (losses, that list).
+	OutputDetections = "detections"
+	// OutputSetPrediction is DETR's and YOLOS': logits (B, Q, C+1), whose last class is "no object", and
+	// boxes (B, Q, 4), cxcywh as shares of the input.
+	OutputSetPrediction = "set_prediction"
+	// OutputSetPredictionSigmoid is that of Deformable DETR and RT-DETR: logits (B, Q, C), each class for
+	// itself, and the same boxes.
+	OutputSetPredictionSigmoid = "set_prediction_sigmoid"
+	// OutputYOLO is ultralytics' (B, 4+C, A): cxcywh in pixels of the input, then the classes' scores.
+	OutputYOLO = "yolo"
+	// OutputYOLOEnd2End is (B, N, 6): xyxy in pixels of the input, score, class.
+	OutputYOLOEnd2End = "yolo_end2end"
+	// OutputYOLOGrid is a list of (B, anchors*(5+C), h, w), one for each level, before any sigmoid: YOLOv5's
+	// grid of x, y, w, h, objectness and classes for each of output.anchors.
+	OutputYOLOGrid = "yolo_grid"
+	// OutputFeatures is a tensor, or a tuple or list of them: tokens (B, N, D) or maps (B, D, h, w).
+	OutputFeatures = "features"
+)
+
+// The layouts of forward's input.
+const (
+	// LayoutBatch is one tensor (B, 3, H, W).
+	LayoutBatch = "batch"
+	// LayoutList is a list of tensors (3, H, W) of any sizes, as torchvision's detectors take it.
+	LayoutList = "list"
 )
 
 // Metadata is what a model file says of itself, as torchvit.json: see docs/parity.md. Only Format and Task
@@ -71,6 +112,11 @@ type InputSpec struct {
 	Dynamic bool `json:"dynamic,omitempty"`
 	// ChannelOrder is "RGB"; "" is the same.
 	ChannelOrder string `json:"channel_order,omitempty"`
+	// Layout is LayoutBatch or LayoutList; "" is LayoutList for OutputDetections and LayoutBatch for the rest.
+	Layout string `json:"layout,omitempty"`
+	// Blocks are, for a segmentation head, the blocks of the ViT whose tokens (B, N, D) before the final norm
+	// it takes, as a list; none means that it takes one tensor, the tokens after the final norm.
+	Blocks []int `json:"blocks,omitempty"`
 }
 
 // Tokens is the "tokens" part of [Metadata]. A number of 0 is not known, except Prefix.
@@ -86,14 +132,24 @@ type Tokens struct {
 
 // OutputSpec is the "output" part of [Metadata].
 type OutputSpec struct {
-	// Kind is logits, segmentation_logits, head_logits or detections, as the task has it.
+	// Kind is one of the Output constants that the task has; "" is found out from the answer.
 	Kind string `json:"kind,omitempty"`
+	// Leaves are the places in forward's answer that count, as [Outputs] names them: "out.0", "out.logits".
+	// None means that they are found by their form.
+	Leaves []string `json:"leaves,omitempty"`
+	// Anchors are those of OutputYOLOGrid: for each level, width and height in pixels of the input.
+	Anchors [][][2]float64 `json:"anchors,omitempty"`
 }
 
 // Thresholds is the "thresholds" part of [Metadata].
 type Thresholds struct {
 	// Score, 0 to 1, is below the scores of the detections that count.
 	Score *float64 `json:"score,omitempty"`
+	// IoU, 0 to 1, is that of non-maximum suppression where torchvit does it: two boxes that overlap more
+	// count as one.
+	IoU *float64 `json:"iou,omitempty"`
+	// Mask, 0 to 1, is below the pixels of a binary mask that count.
+	Mask *float64 `json:"mask,omitempty"`
 }
 
 // Reference is the "reference" part of [Metadata]: calls that Python made when it exported the file, whose
@@ -359,9 +415,15 @@ var (
 	torchVersion = regexp.MustCompile(`^[0-9]+\.[0-9]+(\.[0-9]+)?[-+.0-9A-Za-z]{0,40}$`)
 	methodName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,200}$`)
 	outputName   = regexp.MustCompile(`^out(\.[^.]+)*$`)
-	outputKinds  = map[string]string{
-		TaskClassification: "logits", TaskSegmentation: "segmentation_logits",
-		TaskSegmentationHead: "head_logits", TaskDetection: "detections",
+	outputKinds  = map[string][]string{
+		TaskClassification:   {OutputLogits},
+		TaskSegmentation:     {OutputSegmentationLogits, OutputClassMap},
+		TaskSegmentationHead: {OutputHeadLogits},
+		TaskDetection: {
+			OutputDetections, OutputSetPrediction, OutputSetPredictionSigmoid,
+			OutputYOLO, OutputYOLOEnd2End, OutputYOLOGrid,
+		},
+		TaskFeatures: {OutputFeatures},
 	}
 )
 
@@ -382,9 +444,9 @@ func (m *Metadata) validate() error {
 		}
 		return fmt.Errorf("format: got %d, want %d%s", m.Format, MetadataFormat, hint)
 	}
-	kind, ok := outputKinds[m.Task]
+	kinds, ok := outputKinds[m.Task]
 	if !ok {
-		return fmt.Errorf("task: got %s, want classification, segmentation, segmentation_head or detection", quote(m.Task))
+		return fmt.Errorf("task: got %s, want classification, segmentation, segmentation_head, detection or features", quote(m.Task))
 	}
 	if err := plainText("architecture", m.Architecture); err != nil {
 		return err
@@ -392,10 +454,10 @@ func (m *Metadata) validate() error {
 	if m.Torch != "" && !torchVersion.MatchString(m.Torch) {
 		return fmt.Errorf("torch: got %s, want a version such as 2.15.0", quote(m.Torch))
 	}
-	if m.Output.Kind != "" && m.Output.Kind != kind {
-		return fmt.Errorf("output.kind: got %s, want %q for task %s", quote(m.Output.Kind), kind, m.Task)
+	if m.Output.Kind != "" && !slices.Contains(kinds, m.Output.Kind) {
+		return fmt.Errorf("output.kind: got %s, want %s for task %s", quote(m.Output.Kind), strings.Join(kinds, " or "), m.Task)
 	}
-	for _, check := range []func() error{m.Input.validate, m.validatePreprocess, m.Tokens.validate, m.validateClasses, m.Reference.validate} {
+	for _, check := range []func() error{m.Input.validate, m.Output.validate, m.validatePreprocess, m.Tokens.validate, m.validateClasses, m.Reference.validate} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -450,7 +512,51 @@ func (in *InputSpec) validate() error {
 	if in.ChannelOrder != "" && in.ChannelOrder != "RGB" {
 		return fmt.Errorf("input.channel_order: got %s, want \"RGB\"", quote(in.ChannelOrder))
 	}
+	if in.Layout != "" && in.Layout != LayoutBatch && in.Layout != LayoutList {
+		return fmt.Errorf("input.layout: got %s, want \"batch\" or \"list\"", quote(in.Layout))
+	}
+	for i, v := range in.Blocks {
+		if err := inRange(fmt.Sprintf("input.blocks[%d]", i), v, 0, 1<<12); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func (o *OutputSpec) validate() error {
+	for i, name := range o.Leaves {
+		at := fmt.Sprintf("output.leaves[%d]", i)
+		if !outputName.MatchString(name) {
+			return fmt.Errorf("%s: got %s, want out or a place in it, as out.1.0.boxes", at, quote(name))
+		}
+		if err := plainText(at, name); err != nil {
+			return err
+		}
+	}
+	for i, level := range o.Anchors {
+		for j, anchor := range level {
+			for _, v := range anchor {
+				if !(v > 0 && v <= maxPixels) {
+					return fmt.Errorf("output.anchors[%d][%d]: got %v, want a width and a height of 0 to %d", i, j, anchor, maxPixels)
+				}
+			}
+		}
+	}
+	if o.Kind == OutputYOLOGrid && len(o.Anchors) == 0 {
+		return fmt.Errorf("output.anchors: got none, want those of each level for %s", OutputYOLOGrid)
+	}
+	return nil
+}
+
+// Layout is the layout of forward's input: Input.Layout, or that of the kind of output.
+func (m *Metadata) Layout() string {
+	switch {
+	case m.Input.Layout != "":
+		return m.Input.Layout
+	case m.Task == TaskDetection && (m.Output.Kind == "" || m.Output.Kind == OutputDetections):
+		return LayoutList
+	}
+	return LayoutBatch
 }
 
 func (m *Metadata) validatePreprocess() error {
@@ -502,8 +608,15 @@ func (m *Metadata) validateClasses() error {
 	if len(m.Palette) > 0 && len(m.Labels) > 0 && len(m.Palette) != len(m.Labels) {
 		return fmt.Errorf("palette: got %d colours, want one for each of the %d labels", len(m.Palette), len(m.Labels))
 	}
-	if t := m.Thresholds; t != nil && t.Score != nil && !(*t.Score >= 0 && *t.Score <= 1) {
-		return fmt.Errorf("thresholds.score: got %v, want 0 to 1", *t.Score)
+	if t := m.Thresholds; t != nil {
+		for _, f := range []struct {
+			path string
+			got  *float64
+		}{{"thresholds.score", t.Score}, {"thresholds.iou", t.IoU}, {"thresholds.mask", t.Mask}} {
+			if f.got != nil && !(*f.got >= 0 && *f.got <= 1) {
+				return fmt.Errorf("%s: got %v, want 0 to 1", f.path, *f.got)
+			}
+		}
 	}
 	return nil
 }

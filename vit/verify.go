@@ -318,7 +318,7 @@ func (m *Model) referenceInput(ctx context.Context, scope *torch.Scope, in Refer
 		scope.Track(inputs[0].Pixels)
 		g := inputs[0].Geometry[0]
 		text := fmt.Sprintf("photo %d x %d", g.Width, g.Height)
-		if m.meta.Task != TaskDetection {
+		if m.meta.Layout() != LayoutList {
 			return inputs[0].Pixels, text, nil
 		}
 		photo, err := own(torch.CallTensor(ctx, "aten::select.int", inputs[0].Pixels, 0, 0))

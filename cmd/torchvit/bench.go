@@ -168,7 +168,7 @@ func (a *app) bench(ctx context.Context, path string, o benchOptions) error {
 	}
 	r.DType = x.DType().String()
 	var arg any = x
-	if meta.Task == vit.TaskDetection {
+	if meta.Layout() == vit.LayoutList {
 		photos, err := torch.Call(ctx, "aten::unbind.int", x, 0)
 		if err != nil {
 			return err

@@ -54,7 +54,7 @@ func (a *app) preprocess(ctx context.Context, photos []string, model, output str
 	if err != nil {
 		return fmt.Errorf("%s: %w", model, err)
 	}
-	detection := meta.Task == vit.TaskDetection
+	detection := meta.Layout() == vit.LayoutList
 	if detection && len(photos) > 1 {
 		return usagef("%s is a detector, which takes photos of any size one by one: want one IMAGE, got %d", model, len(photos))
 	}
