@@ -34,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "testdata" / "generated"
 PHOTOS = ["astronaut.jpg", "chelsea.png", "coffee.jpg", "rocket.jpg"]
-SOURCES = ["export_parity_models.py", "export.py", "modelfile.py", "preprocess.py"]
+SOURCES = ["export_parity_models.py", "reference_files.py", "modelfile.py", "preprocess.py"]
 
 
 def fingerprint() -> str:
@@ -122,8 +122,8 @@ def make_detector(out: Path) -> dict[str, dict[str, Any]]:
     """Writes a seeded detector that finds enough on each photo."""
     import torch
 
-    import export
     import modelfile
+    import reference_files
     from models.detection import vit_faster_rcnn
     from models.vision_transformer import VisionTransformer
     from models.weights import seed_weights
@@ -140,13 +140,13 @@ def make_detector(out: Path) -> dict[str, dict[str, Any]]:
             model.roi_heads.box_predictor.cls_score.weight.mul_(3)
             model.roi_heads.box_predictor.cls_score.bias[0] = -1
         model.eval()
-        spec = export.preprocess_spec((0, 0), [0.0] * 3, [1.0] * 3, rule="none", resize=[])
+        spec = reference_files.preprocess_spec((0, 0), [0.0] * 3, [1.0] * 3, rule="none", resize=[])
         spec["normalize"] = "none"
         found = detections(torch.jit.script(model), spec)
         if not enough(found):
             print(f"detector seed {seed}: {found}", file=sys.stderr)
             continue
-        export.write_detector(model, out / "detection.pt", "vit_faster_rcnn", labels, 0.3)
+        reference_files.write_detector(model, out / "detection.pt", "vit_faster_rcnn", labels, 0.3)
         module, metadata, _ = modelfile.load(out / "detection.pt")
         found = detections(module, metadata["preprocess"])
         if not enough(found):
@@ -159,7 +159,7 @@ def make(out: Path) -> dict[str, Any]:
     """Writes all models; returns what is known of each."""
     import torch
 
-    import export
+    import reference_files
     from models.segmentation import SegmentationHead, VisionTransformerForSegmentation
     from models.timm_wrapper import create_timm_vit
     from models.vision_transformer import VisionTransformer, to_pair
@@ -181,16 +181,16 @@ def make(out: Path) -> dict[str, Any]:
 
     vit = VisionTransformer(num_classes=100, depth=4)
     seed_weights(vit, 1)
-    spec = export.preprocess_spec(
+    spec = reference_files.preprocess_spec(
         (224, 224),
-        export.IMAGENET_MEAN,
-        export.IMAGENET_STD,
+        reference_files.IMAGENET_MEAN,
+        reference_files.IMAGENET_STD,
         rule="shortest_edge",
         resize=[256],
         crop=True,
     )
-    names = export.imagenet_labels(1000)[:100]
-    metadata = export.write_vit(
+    names = reference_files.imagenet_labels(1000)[:100]
+    metadata = reference_files.write_vit(
         vit, out / "vit_reference.pt", "vision_transformer", "classification",
         (224, 224), True, spec, names,
     )  # fmt: skip
@@ -207,26 +207,27 @@ def make(out: Path) -> dict[str, Any]:
         model = create_timm_vit(name, **kwargs)
         seed_weights(model, seed)
         size = to_pair(model.vit.patch_embed.img_size)
-        labels = export.imagenet_labels(model.num_classes)
-        metadata = export.write_vit(
+        labels = reference_files.imagenet_labels(model.num_classes)
+        spec = reference_files.timm_preprocess(model.vit, size)
+        metadata = reference_files.write_vit(
             model, out / f"{name}.pt", name, "classification", size,
-            bool(model.vit.dynamic_img_size), export.timm_preprocess(model.vit, size), labels,
+            bool(model.vit.dynamic_img_size), spec, labels,
         )  # fmt: skip
         note(f"{name}.pt", metadata)
 
     labels = [f"class {i}" for i in range(21)]
     seg = VisionTransformerForSegmentation(21, depth=4)
     seed_weights(seg, 8)
-    spec = export.preprocess_spec(
+    spec = reference_files.preprocess_spec(
         (224, 224),
-        export.IMAGENET_MEAN,
-        export.IMAGENET_STD,
+        reference_files.IMAGENET_MEAN,
+        reference_files.IMAGENET_STD,
         interpolation="bilinear",
         rule="shortest_edge",
         resize=[224],
         multiple_of=16,
     )
-    metadata = export.write_vit(
+    metadata = reference_files.write_vit(
         seg, out / "segmentation.pt", "vision_transformer_for_segmentation", "segmentation",
         (224, 224), True, spec, labels,
     )  # fmt: skip
@@ -234,7 +235,7 @@ def make(out: Path) -> dict[str, Any]:
 
     head = SegmentationHead(192, 21, 16, 1)
     seed_weights(head, 9)
-    metadata = export.write_head(head, out / "segmentation_head.pt", (224, 224), labels)
+    metadata = reference_files.write_head(head, out / "segmentation_head.pt", (224, 224), labels)
     found = check_segmentation(out, "vit_reference.pt", "segmentation_head.pt")
     note("segmentation_head.pt", metadata, vit="vit_reference.pt", classes=found)
 

@@ -1,6 +1,6 @@
 """Model files: TorchScript with torchvit.json and torchvit.reference.npz inside.
 
-``write`` scripts a model, computes the reference with ``torch.jit.load`` of the saved
+``write`` scripts a model where need be, computes the reference with ``torch.jit.load`` of the saved
 file and writes the finished file whole or not at all.
 """
 
@@ -118,11 +118,22 @@ def noise(shape: list[int], seed: int) -> Tensor:
     return torch.randint(-32, 32, shape, generator=generator).float() / 16
 
 
+def takes_list(metadata: dict[str, Any]) -> bool:
+    """Whether forward takes a list of tensors (3, H, W) rather than one (B, 3, H, W): what
+    input.layout says, else what torchvision's detectors take."""
+    layout = metadata.get("input", {}).get("layout", "")
+    if layout:
+        return layout == "list"
+    kind = metadata.get("output", {}).get("kind", "")
+    return metadata.get("task") == "detection" and kind in ("", "detections")
+
+
 class Reference:
     """Collects calls and their answers for one module."""
 
-    def __init__(self, module: torch.jit.ScriptModule, spec: dict[str, Any], task: str) -> None:
-        self.module, self.spec, self.task = module, spec, task
+    def __init__(self, module: torch.jit.ScriptModule, metadata: dict[str, Any]) -> None:
+        self.module, self.spec = module, metadata["preprocess"]
+        self.listed = takes_list(metadata)
         self.arrays: dict[str, np.ndarray] = {}
         self.calls: list[dict[str, Any]] = []
 
@@ -144,7 +155,7 @@ class Reference:
             if isinstance(value, bytes):
                 name = f"{prefix}.image"
                 tensor, _ = preprocess.load_tensor(value, self.spec)
-                args.append([tensor] if self.task == "detection" else aligned(tensor[None]))
+                args.append([tensor] if self.listed else aligned(tensor[None]))
                 arrays[name] = np.frombuffer(value, np.uint8)
                 described.append({"image": name})
             elif isinstance(value, Tensor):
@@ -204,8 +215,8 @@ def replay(path: Path) -> None:
             if "image" in value:
                 data = arrays[value["image"]].tobytes()
                 tensor, _ = preprocess.load_tensor(data, metadata["preprocess"])
-                detection = metadata["task"] == "detection"
-                args.append([tensor] if detection else aligned(tensor[None]))
+                listed = takes_list(metadata)
+                args.append([tensor] if listed else aligned(tensor[None]))
             elif "tensor" in value:
                 args.append(aligned(torch.from_numpy(arrays[value["tensor"]])))
             elif "tensors" in value:
@@ -244,6 +255,7 @@ def write(
 ) -> dict[str, Any]:
     """Scripts the model and writes the finished model file; returns its metadata.
 
+    A model that is scripted or traced already is written as it is.
     calls are (method, input, ...), as Reference.add takes them; those that would make the
     reference larger than 3 MB are left out, the first must fit.
     """
@@ -252,15 +264,17 @@ def write(
     model = model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    with portable_sources():
-        scripted = torch.jit.script(model)
+    scripted = model
+    if not isinstance(model, torch.jit.ScriptModule):
+        with portable_sources():
+            scripted = torch.jit.script(model)
     # The archive is named after the file, so it is written under its final name.
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     part = folder / path.name
     try:
         scripted.save(str(part))
         loaded, _, _ = load(part)
-        reference = Reference(loaded, metadata["preprocess"], metadata["task"])
+        reference = Reference(loaded, metadata)
         for i, (method, *inputs) in enumerate(calls):
             if not reference.add(method, *inputs) and i == 0:
                 raise ValueError(f"{method}: the first reference call is larger than 3 MB")

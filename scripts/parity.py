@@ -55,10 +55,12 @@ dump
     id        file name of the answer: DIR/ID.npz
     model     path of a TorchScript file
     images    list of image paths. They become one batch after the file's preprocess, so
-              their tensors must have one shape; a detector gets them as a list of any sizes
+              their tensors must have one shape; a model whose input.layout is "list" (a torchvision
+              detector) gets them as a list of any sizes
     size      optional [H, W]: the file's resize rule is replaced by exact H x W, no crop
     synthetic optional, instead of images: {"shape": [B, 3, H, W], "seed": 1} gives noise in
-              -2..2 (a detector: noise in 0..1, one image for each of the batch)
+              -2..2, or in 0..1 where the file normalises by itself; one image for each of
+              the batch
     inputs    optional, instead of images: a list of values, each one of {"tensor": NPY},
               {"tensors": [NPY, ...]}, {"int": 3}, {"ints": [..]}, {"float": 0.5},
               {"bool": true}, {"string": "x"}, {"none": true}, {"dict": {KEY: NPY}}
@@ -323,7 +325,8 @@ def case_inputs(
     case: dict[str, Any], model: Model, dtype: torch.dtype
 ) -> tuple[list[Any], list[tuple[int, int]]]:
     """The arguments of a case and the sizes of its photos."""
-    detection = model.task == "detection"
+    listed = modelfile.takes_list(model.metadata)
+    unit = model.spec.get("normalize", "torchvision") == "none"
     sizes: list[tuple[int, int]] = []
     if "inputs" in case:
         args = [case_value(value, dtype) for value in case["inputs"]]
@@ -332,7 +335,7 @@ def case_inputs(
         if "synthetic" in case:
             shape = [int(v) for v in case["synthetic"]["shape"]]
             noise = modelfile.noise(shape, int(case["synthetic"].get("seed", 1)))
-            tensors = list((noise + 2) / 4 if detection else noise)
+            tensors = list((noise + 2) / 4 if unit else noise)
             sizes = [(shape[2], shape[3])] * shape[0]
         else:
             spec = dict(model.spec)
@@ -343,7 +346,7 @@ def case_inputs(
                 tensor, size = preprocess.load_tensor(path, spec)
                 tensors.append(tensor)
                 sizes.append(size)
-        if detection:
+        if listed:
             args = [[modelfile.aligned(t.to(dtype)) for t in tensors]]
         else:
             shapes = sorted({tuple(t.shape) for t in tensors})

@@ -403,19 +403,21 @@ def evaluate(photos: Path, seed: int) -> None:
 
 def export_models() -> None:
     """Writes the four model files."""
-    import export
+    import reference_files
 
     torch.set_num_threads(1)
     trained = load_trainee().state_dict()
     size = (VIT["img_size"], VIT["img_size"])
     labels = ["background", *g.CLASSES]
-    single = export.photo_bytes(256, SCENES / "single_1.jpg")
-    scene = export.photo_bytes(144, SCENES / "scene_1.jpg")
+    single = reference_files.photo_bytes(256, SCENES / "single_1.jpg")
+    scene = reference_files.photo_bytes(144, SCENES / "scene_1.jpg")
 
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
     vit.load_state_dict({k: v for k, v in trained.items() if "segmentation_head" not in k})
-    spec = export.preprocess_spec((64, 64), list(MEAN), list(STD), interpolation="bilinear")
-    export.write_vit(
+    spec = reference_files.preprocess_spec(
+        (64, 64), list(MEAN), list(STD), interpolation="bilinear"
+    )
+    reference_files.write_vit(
         vit,
         MODELS / "garments_vit.pt",
         "vision_transformer",
@@ -428,7 +430,7 @@ def export_models() -> None:
     )
     segmenter = VisionTransformerForSegmentation(num_classes=len(labels), **VIT)
     segmenter.load_state_dict({k: v for k, v in trained.items() if not k.startswith("head.")})
-    spec = export.preprocess_spec(
+    spec = reference_files.preprocess_spec(
         (128, 128),
         list(MEAN),
         list(STD),
@@ -439,7 +441,7 @@ def export_models() -> None:
     )
     # The same ViT with this preprocess, for a head beside it: the classifier's own size is
     # too small for scenes with several garments.
-    export.write_vit(
+    reference_files.write_vit(
         vit,
         MODELS / "garments_vit_scenes.pt",
         "vision_transformer",
@@ -450,7 +452,7 @@ def export_models() -> None:
         g.CLASSES,
         scene,
     )
-    export.write_vit(
+    reference_files.write_vit(
         segmenter,
         MODELS / "garments_segmentation.pt",
         "vision_transformer_for_segmentation",
@@ -463,8 +465,8 @@ def export_models() -> None:
     )
     head = SegmentationHead(VIT["embed_dim"], len(labels), VIT["patch_size"], 1)
     head.conv.load_state_dict(segmenter.segmentation_head.state_dict())
-    export.write_head(head, MODELS / "garments_segmentation_head.pt", size, labels)
-    export.write_detector(
+    reference_files.write_head(head, MODELS / "garments_segmentation_head.pt", size, labels)
+    reference_files.write_detector(
         load_detector(),
         MODELS / "garments_detector.pt",
         "vit_faster_rcnn",
