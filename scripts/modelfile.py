@@ -34,6 +34,7 @@ REFERENCE = "torchvit.reference.npz"
 FORMAT = 1
 WARMUP = 3  # the profiling executor settles within the first runs
 REFERENCE_BYTES = 3_000_000
+FIRST_BYTES = 64_000_000  # of a segmentation model of one fixed size
 
 Value = Any
 
@@ -251,13 +252,18 @@ def portable_sources() -> Iterator[None]:
 
 
 def write(
-    model: nn.Module, path: Path, metadata: dict[str, Any], calls: list[tuple[Value, ...]]
+    model: nn.Module,
+    path: Path,
+    metadata: dict[str, Any],
+    calls: list[tuple[Value, ...]],
+    more: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Scripts the model and writes the finished model file; returns its metadata.
 
     A model that is scripted or traced already is written as it is.
     calls are (method, input, ...), as Reference.add takes them; those that would make the
-    reference larger than 3 MB are left out, the first must fit.
+    reference larger than 3 MB are left out, but for the first, which may have 64 MB.
+    more are further extra files.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -276,8 +282,9 @@ def write(
         loaded, _, _ = load(part)
         reference = Reference(loaded, metadata)
         for i, (method, *inputs) in enumerate(calls):
-            if not reference.add(method, *inputs) and i == 0:
-                raise ValueError(f"{method}: the first reference call is larger than 3 MB")
+            limit = REFERENCE_BYTES if i > 0 else FIRST_BYTES
+            if not reference.add(method, *inputs, limit=limit) and i == 0:
+                raise ValueError(f"{method}: the first reference call is larger than 64 MB")
         metadata = {
             "format": FORMAT,
             "torch": torch.__version__.split("+")[0],
@@ -287,6 +294,7 @@ def write(
         extra = {
             METADATA: json.dumps(metadata, indent=1, ensure_ascii=False),
             REFERENCE: npz(reference.arrays),
+            **(more or {}),
         }
         scripted.save(str(part), _extra_files=extra)
         replay(part)

@@ -2,7 +2,8 @@
 
 Decoding is Pillow's ``Image.open(f).convert("RGB")`` (EXIF orientation ignored), resizing
 Pillow's 8-bit arithmetic (backend "pil") or torchvision's uint8 kernel (backend "torch"),
-the rest torchvision's CenterCrop, ToTensor and Normalize.
+the rest torchvision's CenterCrop, ToTensor and Normalize, or what Hugging Face's and timm's
+processors do where they differ. transforms/spec.go is the same in Go.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torchvision.transforms.v2 import functional as TV2
 
 INTERPOLATION = {
     "nearest": InterpolationMode.NEAREST,
+    "nearest-exact": InterpolationMode.NEAREST_EXACT,
     "box": InterpolationMode.BOX,
     "bilinear": InterpolationMode.BILINEAR,
     "hamming": InterpolationMode.HAMMING,
@@ -46,10 +48,16 @@ def resized(height: int, width: int, rule: dict[str, Any]) -> tuple[int, int]:
                    max_size > 0 and long > max_size, torchvision's second step
     longest_edge   long = S, short = max(1, int(S * short / long))
     letterbox      ratio = min(H / h, W / w); each side max(round(side * ratio), 1)
+    detr           Hugging Face's get_size_with_aspect_ratio with size [S] and max_size
+    yolos          the same as YOLOS has it, both sides down to a multiple of multiple_of
+    cover, contain timm's ResizeKeepRatio, with longest 0 and 1
+    max_edges      Hugging Face's max_height and max_width
+    dpt            DPT's keep_aspect_ratio with multiple_of
 
-    multiple_of m > 0 then rounds both to max(m, round(side / m) * m), half to even.
+    multiple_of m > 0 then rounds both to max(m, round(side / m) * m), half to even, unless
+    the rule has a way of its own.
     """
-    kind, size = rule.get("rule", "none"), [int(v) for v in rule.get("size", [])]
+    kind, size = rule.get("rule") or "none", [int(v) for v in rule.get("size") or []]
     multiple, limit = int(rule.get("multiple_of") or 0), int(rule.get("max_size") or 0)
     short, long = min(height, width), max(height, width)
     if kind == "none":
@@ -67,9 +75,36 @@ def resized(height: int, width: int, rule: dict[str, Any]) -> tuple[int, int]:
     elif kind == "letterbox":
         ratio = min(size[0] / height, size[-1] / width)
         h, w = max(round(height * ratio), 1), max(round(width * ratio), 1)
+    elif kind in ("detr", "yolos"):
+        raw = float(size[0])
+        if limit and long / short * raw > limit:
+            raw = limit * short / long
+        new_short = round(raw)
+        if kind == "detr" and short == new_short:
+            h, w = height, width
+        elif width < height:
+            h, w = int(raw * height / width), new_short
+        else:
+            h, w = new_short, int(raw * width / height)
+        if kind == "yolos":
+            multiple = multiple or 16
+            return max(multiple, h // multiple * multiple), max(multiple, w // multiple * multiple)
+    elif kind in ("cover", "contain"):
+        choose = min if kind == "cover" else max
+        ratio = choose(height / size[0], width / size[-1])
+        h, w = round(height / ratio), round(width / ratio)
+    elif kind == "max_edges":
+        ratio = min(size[0] / height, size[-1] / width)
+        h, w = int(height * ratio), int(width * ratio)
+    elif kind == "dpt":
+        scale_h, scale_w = size[0] / height, size[-1] / width
+        scale = scale_w if abs(1 - scale_w) < abs(1 - scale_h) else scale_h
+        multiple = max(multiple, 1)
+        return tuple(round(scale * side / multiple) * multiple for side in (height, width))
     else:
         raise ValueError(
-            f"resize rule {kind!r}: want none, exact, shortest_edge, longest_edge or letterbox"
+            f"resize rule {kind!r}: want none, exact, shortest_edge, longest_edge, letterbox, "
+            "detr, yolos, cover, contain, max_edges or dpt"
         )
     if multiple > 0:
         h = max(multiple, round(h / multiple) * multiple)
@@ -77,17 +112,40 @@ def resized(height: int, width: int, rule: dict[str, Any]) -> tuple[int, int]:
     return h, w
 
 
+def crop_window(have: int, want: int, floor: bool) -> int:
+    """Where a crop starts on one axis; negative where the image is smaller."""
+    if want > have:
+        return -((want - have) // 2)
+    return (have - want) // 2 if floor else int(round((have - want) / 2.0))
+
+
+def crop(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
+    """Crops as "crop" says: center is torchvision's, center_floor Hugging Face's; fill is
+    the colour where the image is smaller (black)."""
+    kind = rule.get("rule") or "none"
+    if kind == "none":
+        return image
+    if kind not in ("center", "center_floor"):
+        raise ValueError(f"crop rule {kind!r}: want none, center or center_floor")
+    height, width = int(rule["size"][0]), int(rule["size"][-1])
+    top = crop_window(image.height, height, kind == "center_floor")
+    left = crop_window(image.width, width, kind == "center_floor")
+    canvas = Image.new("RGB", (width, height), tuple(rule.get("fill") or (0, 0, 0)))
+    canvas.paste(image, (-left, -top))
+    return canvas
+
+
 def resize(image: Image.Image, spec: dict[str, Any]) -> Image.Image:
     """Resizes by the rule, interpolation and backend of a preprocess description."""
-    rule = spec.get("resize", {"rule": "none"})
+    rule = spec.get("resize") or {}
     height, width = resized(image.height, image.width, rule)
-    mode = INTERPOLATION[spec.get("interpolation", "bilinear")]
+    mode = INTERPOLATION[spec.get("interpolation") or "bilinear"]
     if (height, width) != (image.height, image.width):
-        if spec.get("backend", "pil") == "pil":
+        if (spec.get("backend") or "pil") == "pil":
             image = TF.resize(image, [height, width], mode)
         else:
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-            antialias = bool(spec.get("antialias", True))
+            antialias = spec.get("antialias") is not False
             pixels = TV2.resize(pixels, [height, width], mode, antialias=antialias)
             image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     if rule.get("rule") == "letterbox":
@@ -102,21 +160,21 @@ def resize(image: Image.Image, spec: dict[str, Any]) -> Image.Image:
 
 def to_tensor(image: Image.Image, spec: dict[str, Any]) -> Tensor:
     """Resizes, crops and normalises: RGB image -> float32 (3, H, W)."""
-    image = resize(image, spec)
-    crop = spec.get("crop", {"rule": "none"})
-    if crop.get("rule", "none") == "center":
-        image = TF.center_crop(image, [int(crop["size"][0]), int(crop["size"][-1])])
-    kind = spec.get("normalize", "torchvision")
+    image = crop(resize(image, spec), spec.get("crop") or {})
+    kind = spec.get("normalize") or ("torchvision" if spec.get("mean") else "none")
     if kind == "fused":
         # Hugging Face's form: one subtraction and one division on 0..255.
         mean = torch.tensor(spec["mean"]) * 255.0
         std = torch.tensor(spec["std"]) * 255.0
         return TF.normalize(TF.pil_to_tensor(image).to(torch.float32), mean, std)
+    if kind == "torchvision_v2":
+        tensor = TV2.to_dtype(TV2.pil_to_tensor(image), torch.float32, scale=True)
+        return TV2.normalize(tensor, spec["mean"], spec["std"])
     tensor = TF.to_tensor(image)
     if kind == "none":
         return tensor
     if kind != "torchvision":
-        raise ValueError(f"normalize {kind!r}: want torchvision, fused or none")
+        raise ValueError(f"normalize {kind!r}: want torchvision, torchvision_v2, fused or none")
     return TF.normalize(tensor, spec["mean"], spec["std"])
 
 
