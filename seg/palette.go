@@ -1,7 +1,11 @@
 package seg
 
 import (
+	"errors"
+	"fmt"
 	"image/color"
+	"slices"
+	"strings"
 
 	"github.com/torchvit/torchvit/internal/annotate"
 )
@@ -19,6 +23,54 @@ func VOCPalette() Palette {
 		p[id] = voc(uint8(id))
 	}
 	return p
+}
+
+// ErrPalette says that no palette has the name that was asked for.
+var ErrPalette = errors.New("no such palette")
+
+// PaletteNames are the names that [PaletteByName] knows.
+func PaletteNames() []string {
+	return []string{"ade20k", "cityscapes", "coco", "coco-panoptic", "coco-stuff", "coco91", "distinct", "voc"}
+}
+
+// PaletteByName gives a data set's usual colours, a copy that is the caller's:
+//
+//   - "ade20k": ADE20K's 150 classes, without a background
+//   - "cityscapes": Cityscapes' 19 classes by train id
+//   - "coco": COCO's 80 things, numbered from 0 without gaps
+//   - "coco91": the same by COCO's own category ids, 0 to 90, as torchvision's detectors give them; ids
+//     that COCO does not use, and 0, the background, are black
+//   - "coco-panoptic": 80 things, then 53 kinds of stuff
+//   - "coco-stuff": 80 things, then 91 kinds of stuff
+//   - "voc": [VOCPalette]
+//   - "distinct": [DistinctPalette] of 256
+//
+// [vit.LabelSet] has the names of the classes in the same order. Sources: mmsegmentation's class_names.py
+// and panopticapi's panoptic_coco_categories.json. The error is [ErrPalette].
+func PaletteByName(name string) (Palette, error) {
+	switch name {
+	case "ade20k":
+		return slices.Clone(ade20k), nil
+	case "cityscapes":
+		return slices.Clone(cityscapes), nil
+	case "coco":
+		return slices.Clone(cocoPanoptic[:len(cocoIDs)]), nil
+	case "coco91":
+		p := make(Palette, 91)
+		for i, id := range cocoIDs {
+			p[id] = cocoPanoptic[i]
+		}
+		return p, nil
+	case "coco-panoptic":
+		return slices.Clone(cocoPanoptic), nil
+	case "coco-stuff":
+		return slices.Clone(cocoStuff), nil
+	case "voc":
+		return VOCPalette(), nil
+	case "distinct":
+		return DistinctPalette(256), nil
+	}
+	return nil, fmt.Errorf("seg: %w: got %q, want one of %s", ErrPalette, name, strings.Join(PaletteNames(), ", "))
 }
 
 func voc(id uint8) (rgb [3]uint8) {

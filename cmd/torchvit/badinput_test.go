@@ -113,7 +113,7 @@ func TestBadInput(t *testing.T) {
 		{"threshold", exitUsage, "--threshold 2", []string{"detect", detection, photo, "--threshold", "2"}},
 		{"block", exitUsage, "-4 to 3", []string{"attend", model, photo, "--block", "4"}},
 		{"colour map", exitUsage, "viridis or inferno", []string{"attend", model, photo, "--colormap", "jet"}},
-		{"palette", exitUsage, "file, distinct or voc", []string{"detect", detection, photo, "--palette", "pink"}},
+		{"palette", exitUsage, "want file, ade20k, cityscapes", []string{"detect", detection, photo, "--palette", "pink"}},
 		{"device", exitUsage, "want cpu, cuda", []string{"classify", model, photo, "--device", "tpu"}},
 		{"input", exitUsage, "want a .npy file", []string{"run", model, "--input", "hello"}},
 		{"dtype", exitUsage, "want float32, bfloat16", []string{"run", model, "--input", good, "--dtype", "int8"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -170,21 +171,21 @@ func (a *app) segment(ctx context.Context, path, head string, photos []string, o
 
 // paletteFlag adds --palette to a command.
 func paletteFlag(cmd *cobra.Command, palette *string) {
-	cmd.Flags().StringVar(palette, "palette", "file", "`colours` of the pictures: file (the model file's), distinct or voc")
-	_ = cmd.RegisterFlagCompletionFunc("palette", cobra.FixedCompletions([]string{"file", "distinct", "voc"}, cobra.ShellCompDirectiveNoFileComp))
+	names := append([]string{"file"}, seg.PaletteNames()...)
+	cmd.Flags().StringVar(palette, "palette", "file", "`colours` of the pictures: file (the model file's), "+strings.Join(names[1:], ", "))
+	_ = cmd.RegisterFlagCompletionFunc("palette", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // parsePalette reads --palette; nil is the model file's.
 func parsePalette(name string) (seg.Palette, error) {
-	switch name {
-	case "file":
+	if name == "file" {
 		return nil, nil
-	case "distinct":
-		return seg.DistinctPalette(256), nil
-	case "voc":
-		return seg.VOCPalette(), nil
 	}
-	return nil, usagef("--palette %s: want file, distinct or voc", name)
+	p, err := seg.PaletteByName(name)
+	if err != nil {
+		return nil, usagef("--palette %s: want file, %s", name, strings.Join(seg.PaletteNames(), ", "))
+	}
+	return p, nil
 }
 
 // overlayOptions paints all classes but the background, where the file names one.
