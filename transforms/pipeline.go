@@ -127,7 +127,7 @@ func (p *Pipeline) Batches(ctx context.Context, maxBatch int, images ...Source) 
 			}
 			groups[len(groups)-1] = append(groups[len(groups)-1], i)
 		}
-		return p.fill(ctx, groups, func(int) Size { return size }, func(i int) (*Image, error) { return p.load(ctx, images[i]) })
+		return p.fill(ctx, groups, func(int) Size { return size }, func(i int) (*Image, error) { return p.Load(ctx, images[i]) })
 	}
 
 	// The sizes are known only after decoding.
@@ -139,7 +139,7 @@ func (p *Pipeline) Batches(ctx context.Context, maxBatch int, images ...Source) 
 	}()
 	sizes := make([]Size, len(images))
 	err := p.parallel(ctx, len(images), func(i int) error {
-		img, err := p.load(ctx, images[i])
+		img, err := p.Load(ctx, images[i])
 		if err != nil {
 			return failed(i, err)
 		}
@@ -259,8 +259,9 @@ func (p *Pipeline) write(ctx context.Context, img *Image, dst []float32) (Geomet
 	return g, toFloat(img, g, how, p.spec.fill(), p.table, dst)
 }
 
-// load turns a source into an image, which is the caller's.
-func (p *Pipeline) load(ctx context.Context, src Source) (*Image, error) {
+// Load decodes a source as the pipeline does, which the caller closes: for photos that are prepared more than
+// once, or whose size has to be known first. Paths and bytes come as RGB, or grey for a model of grey images.
+func (p *Pipeline) Load(ctx context.Context, src Source) (*Image, error) {
 	switch s := src.(type) {
 	case string:
 		return open(ctx, s, p.options.Decoder, p.options.DecodeOptions)

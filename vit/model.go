@@ -61,6 +61,7 @@ type Model struct {
 	device   torch.Device
 	dtype    torch.DType
 	pipeline *transforms.Pipeline
+	decoding transforms.Options
 }
 
 // LoadModel loads a model file for any task.
@@ -122,7 +123,7 @@ func NewModel(runtime Runtime, name string, o Options) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %s: preprocess: %w", name, err)
 	}
-	return &Model{runtime: runtime, name: name, meta: o.Metadata, device: o.Device, dtype: o.DType, pipeline: pipeline}, nil
+	return &Model{runtime: runtime, name: name, meta: o.Metadata, device: o.Device, dtype: o.DType, pipeline: pipeline, decoding: o.Transforms}, nil
 }
 
 // Close frees the model. It always returns nil.
@@ -207,7 +208,25 @@ type Input struct {
 // Prepare runs the file's preprocess on photos: exactly what Forward would get. Photos whose tensors
 // have one shape share a batch, up to maxBatch photos (0: no limit). The caller closes the inputs.
 func (m *Model) Prepare(ctx context.Context, maxBatch int, images ...transforms.Source) ([]Input, error) {
-	batches, err := m.pipeline.Batches(ctx, maxBatch, images...)
+	return m.prepare(ctx, m.pipeline, maxBatch, images)
+}
+
+// PrepareAs is Prepare with another preprocess than the file's, as for other sizes of a photo.
+func (m *Model) PrepareAs(ctx context.Context, spec transforms.Spec, maxBatch int, images ...transforms.Source) ([]Input, error) {
+	pipeline, err := transforms.NewPipeline(spec, m.decoding)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: preprocess: %w", m.name, err)
+	}
+	return m.prepare(ctx, pipeline, maxBatch, images)
+}
+
+// OpenPhoto decodes a photo as Prepare does. The caller closes it; Prepare and PrepareAs take it as a source.
+func (m *Model) OpenPhoto(ctx context.Context, photo transforms.Source) (*transforms.Image, error) {
+	return m.pipeline.Load(ctx, photo)
+}
+
+func (m *Model) prepare(ctx context.Context, pipeline *transforms.Pipeline, maxBatch int, images []transforms.Source) ([]Input, error) {
+	batches, err := pipeline.Batches(ctx, maxBatch, images...)
 	if err != nil {
 		return nil, err
 	}

@@ -156,3 +156,21 @@ func TestMetadataComesFromTheFileBesideIt(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, m.Close())
 }
+
+func TestPrepareAs(t *testing.T) {
+	v := newFake(t, vit.TaskClassification, nil)
+	photo, err := v.OpenPhoto(t.Context(), testImage(t, "coffee.jpg"))
+	require.NoError(t, err)
+	defer photo.Close()
+	spec := v.Metadata().Preprocess
+	spec.Resize.Size = []int{8, 40}
+	inputs, err := v.PrepareAs(t.Context(), spec, 0, photo, photo)
+	require.NoError(t, err)
+	defer vit.CloseInputs(inputs)
+	require.Len(t, inputs, 1)
+	require.Equal(t, []int64{2, 3, 8, 40}, inputs[0].Pixels.Shape())
+	require.Equal(t, photo.Width(), inputs[0].Geometry[1].Width)
+	spec.Resize.Rule = "no such"
+	_, err = v.PrepareAs(t.Context(), spec, 0, photo)
+	require.ErrorIs(t, err, transforms.ErrSpec)
+}
