@@ -73,7 +73,7 @@ func TestMetadataIsReadStrictly(t *testing.T) {
 		{`"resize":{`, `"resize":{"factor":2,`, `"preprocess.resize.factor": got an unknown key`},
 		{`"patch_size":[16,16]`, `"patch_size":[]`, "tokens.patch_size: got 0 numbers"},
 		{`"embed_dim":192`, `"embed_dim":99999999999999999999`, "tokens.embed_dim: got the number"},
-		{`"segmentation_logits"`, `"logits"`, `output.kind: got "logits", want "segmentation_logits"`},
+		{`"segmentation_logits"`, `"logits"`, `output.kind: got "logits", want segmentation_logits or class_map for task segmentation`},
 		{`"labels":["nothing","Käse"]`, `"labels":["nothing","a\u0007"]`, "labels[1]: got"},
 		{`"labels":["nothing","Käse"]`, `"labels":["nothing"]`, "palette: got 2 colours, want one for each of the 1 labels"},
 		{`[255,10,1]`, `[256,10,1]`, "palette[1][0]: got the number 256, want a whole number of 0 to 255"},

@@ -43,6 +43,8 @@ type Options struct {
 	DType torch.DType
 	// Metadata stands in for what the file says of itself.
 	Metadata *Metadata
+	// Task is the task of a file of which nothing says it; one that says another keeps that.
+	Task string
 	// Transforms sets how photos are decoded: EXIF orientation, Pillow's version, limits.
 	Transforms transforms.Options
 }
