@@ -1,4 +1,4 @@
-"""Makes testdata/images: real photos and small files of many formats for the decoders.
+"""Makes testdata/images: real photos of many shapes, and small files of many formats.
 
     .venv/bin/python scripts/make_images.py
 
@@ -13,6 +13,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,6 +59,31 @@ def photos(folder: Path) -> dict[str, bytes]:
         ),
         "coffee.jpg": encode(coffee, "JPEG", quality=92, subsampling="4:2:0"),
         "rocket.jpg": (folder / "rocket.jpg").read_bytes(),
+    }
+
+
+def shapes(folder: Path) -> dict[str, bytes]:
+    """Small photos of every shape that an application meets, with things to see in them."""
+    astronaut = Image.open(folder / "astronaut.png").convert("RGB")
+    chelsea = Image.open(folder / "chelsea.png").convert("RGB")
+    coffee = Image.open(folder / "coffee.png").convert("RGB")
+    rocket = Image.open(folder / "rocket.jpg").convert("RGB")
+
+    def part(image: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
+        return image.crop(box).resize(size, Image.Resampling.LANCZOS)
+
+    cup = part(coffee, (120, 0, 600, 400), (158, 131)).quantize(96)
+    return {
+        "portrait.jpg": encode(part(astronaut, (110, 0, 366, 461), (167, 301)), "JPEG", quality=88),
+        "panorama.jpg": encode(part(coffee, (0, 150, 600, 300), (484, 121)), "JPEG", quality=88),
+        "tiny.png": encode(part(chelsea, (90, 40, 386, 224), (37, 23)), "PNG", optimize=True),
+        "grey.jpg": encode(
+            part(chelsea, (60, 20, 420, 290), (241, 181)).convert("L"), "JPEG", quality=88
+        ),
+        "palette.png": encode(cup, "PNG", optimize=True),
+        "cmyk.jpg": encode(
+            part(rocket, (140, 0, 640, 427), (205, 175)).convert("CMYK"), "JPEG", quality=85
+        ),
     }
 
 
@@ -142,6 +168,10 @@ def main() -> None:
     for name, data in photos(folder).items():
         if len(data) > 200_000:
             raise SystemExit(f"{name} has {len(data)} bytes, want at most 200000")
+        write(out / name, data)
+    for name, data in shapes(folder).items():
+        if len(data) > 40_000:
+            raise SystemExit(f"{name} has {len(data)} bytes, want at most 40000")
         write(out / name, data)
     for name, data in formats(folder).items():
         if len(data) > 40_000:

@@ -464,7 +464,7 @@ def export_models() -> None:
         scene,
     )
     head = SegmentationHead(VIT["embed_dim"], len(labels), VIT["patch_size"], 1)
-    head.conv.load_state_dict(segmenter.segmentation_head.state_dict())
+    head.load_state_dict(segmenter.segmentation_head.state_dict())
     reference_files.write_head(head, MODELS / "garments_segmentation_head.pt", size, labels)
     reference_files.write_detector(
         load_detector(),

@@ -1,50 +1,25 @@
-"""Segmentation with a ViT: the subclass, the head alone, and the composition of both."""
+"""Segmentation with a ViT: the subclass, and the composition of a ViT and a head."""
 
-from typing import Final, List, Tuple
+from typing import Any, Dict, Final, List, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.vision_transformer import VisionTransformer, fold_tokens, to_pair
+from models.segmentation_heads import SegmentationHead, segmentation_head
+from models.vision_transformer import VisionTransformer
 
-
-class SegmentationHead(nn.Module):
-    """A 1x1 convolution over patch tokens, brought up to the image's size.
-
-    forward takes the tokens with their prefix tokens still there.
-    """
-
-    num_prefix_tokens: Final[int]
-
-    def __init__(
-        self,
-        embed_dim: int,
-        num_classes: int,
-        patch_size: int | Tuple[int, int] = 16,
-        num_prefix_tokens: int = 1,
-    ) -> None:
-        super().__init__()
-        patch = to_pair(patch_size)
-        self.patch_size: List[int] = [patch[0], patch[1]]
-        self.num_prefix_tokens = num_prefix_tokens
-        self.num_classes = num_classes
-        self.embed_dim = embed_dim
-        self.conv = nn.Conv2d(embed_dim, num_classes, kernel_size=1)
-
-    def forward(self, features: Tensor, height: int, width: int) -> Tensor:
-        """(B, N, D), image height and width in pixels -> logits (B, C, height, width)."""
-        h, w = height // self.patch_size[0], width // self.patch_size[1]
-        logits = self.conv(fold_tokens(features, self.num_prefix_tokens, h, w))
-        return F.interpolate(logits, size=[height, width], mode="bilinear", align_corners=False)
+__all__ = ["CustomSegmentationModel", "SegmentationHead", "VisionTransformerForSegmentation"]
 
 
 class VisionTransformerForSegmentation(VisionTransformer):
-    """A ViT with a 1x1 convolution over its patch tokens.
+    """A ViT with a segmentation head: a 1x1 convolution over its patch tokens, or another
+    of segmentation_heads.HEADS.
 
-    forward gives logits (B, C, H, W) at the input's size; the other methods are the
-    ViT's own.
+    forward gives logits (B, C, H, W) at the input's size, unless the head has
+    ``upsample=False``; the other methods are the ViT's own.
     """
+
+    takes_blocks: Final[bool]
 
     def __init__(
         self,
@@ -57,6 +32,8 @@ class VisionTransformerForSegmentation(VisionTransformer):
         num_heads: int = 3,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
+        head: str = "linear",
+        head_options: Dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             img_size=img_size,
@@ -70,39 +47,74 @@ class VisionTransformerForSegmentation(VisionTransformer):
             qkv_bias=qkv_bias,
         )
         self.num_classes = num_classes
-        self.segmentation_head = nn.Conv2d(embed_dim, num_classes, kernel_size=1)
-
-    def segment(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """Tokens (B, N, D) -> logits (B, C, height, width)."""
-        h, w = height // self.patch_size[0], width // self.patch_size[1]
-        logits = self.segmentation_head(fold_tokens(tokens, self.num_prefix_tokens, h, w))
-        return F.interpolate(logits, size=[height, width], mode="bilinear", align_corners=False)
+        self.segmentation_head = segmentation_head(
+            head,
+            embed_dim,
+            num_classes,
+            patch_size,
+            self.num_prefix_tokens,
+            depth,
+            **(head_options or {}),
+        )
+        self.head_blocks: List[int] = list(getattr(self.segmentation_head, "input_blocks", []))
+        self.takes_blocks = bool(self.head_blocks)
 
     @torch.jit.export
     def forward_with_attention(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Returns the segmentation logits and the last block's attention, from one pass."""
         height, width = x.shape[2], x.shape[3]
-        x, attn = self.forward_features(x)
-        return self.segment(x, height, width), attn
+        if self.takes_blocks:
+            x = self.embed(x)
+            attn = torch.empty(0)
+            outputs: List[Tensor] = []
+            for i, block in enumerate(self.blocks):
+                if i == self.depth - 1:
+                    x, attn = block.forward_with_attention(x)
+                else:
+                    x = block(x)
+                outputs.append(x)
+            features = [outputs[i] for i in self.head_blocks]
+            return self.segmentation_head(features, height, width), attn
+        else:
+            tokens, attn = self.forward_features(x)
+            return self.segmentation_head(tokens, height, width), attn
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the segmentation logits (B, C, H, W)."""
         height, width = x.shape[2], x.shape[3]
-        x, _ = self.forward_features(x)
-        return self.segment(x, height, width)
+        if self.takes_blocks:
+            features = self.forward_blocks(x, self.head_blocks)
+            return self.segmentation_head(features, height, width)
+        else:
+            tokens, _ = self.forward_features(x)
+            return self.segmentation_head(tokens, height, width)
 
 
 class CustomSegmentationModel(nn.Module):
     """Any ViT with any segmentation head.
 
-    vit_model gives ``forward_features(x) -> (tokens, attn)``; segmentation_head takes
-    ``(tokens, height, width)``.
+    vit_model has the methods of the reference ViT, as TimmVisionTransformer has them;
+    segmentation_head is one of segmentation_heads.
     """
+
+    num_prefix_tokens: Final[int]
+    embed_dim: Final[int]
+    depth: Final[int]
+    num_heads: Final[int]
+    takes_blocks: Final[bool]
 
     def __init__(self, vit_model: nn.Module, segmentation_head: nn.Module) -> None:
         super().__init__()
+        self.patch_size: List[int] = [int(v) for v in vit_model.patch_size]
+        self.num_prefix_tokens = int(vit_model.num_prefix_tokens)
+        self.embed_dim = int(vit_model.embed_dim)
+        self.depth = int(vit_model.depth)
+        self.num_heads = int(vit_model.num_heads)
+        self.num_classes = int(segmentation_head.num_classes)
         self.vit_model = vit_model
         self.segmentation_head = segmentation_head
+        self.head_blocks: List[int] = list(getattr(segmentation_head, "input_blocks", []))
+        self.takes_blocks = bool(self.head_blocks)
 
     @torch.jit.export
     def forward_features(self, x: Tensor) -> Tuple[Tensor, Tensor]:
@@ -112,9 +124,13 @@ class CustomSegmentationModel(nn.Module):
 
     @torch.jit.export
     def forward_with_attention(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """Returns the segmentation logits and the last block's attention, from one pass."""
-        features, attn = self.vit_model.forward_features(x)
-        return self.segmentation_head(features, x.shape[2], x.shape[3]), attn
+        """Returns the segmentation logits and the last block's attention; a head with blocks
+        takes a pass of its own for the attention."""
+        if self.takes_blocks:
+            return self.forward(x), self.attention(x, -1)
+        else:
+            features, attn = self.vit_model.forward_features(x)
+            return self.segmentation_head(features, x.shape[2], x.shape[3]), attn
 
     @torch.jit.export
     def forward_blocks(self, x: Tensor, indices: List[int]) -> List[Tensor]:
@@ -130,5 +146,9 @@ class CustomSegmentationModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the segmentation logits (B, C, H, W)."""
-        features, _ = self.vit_model.forward_features(x)
-        return self.segmentation_head(features, x.shape[2], x.shape[3])
+        if self.takes_blocks:
+            blocks: List[Tensor] = self.vit_model.forward_blocks(x, self.head_blocks)
+            return self.segmentation_head(blocks, x.shape[2], x.shape[3])
+        else:
+            features, _ = self.vit_model.forward_features(x)
+            return self.segmentation_head(features, x.shape[2], x.shape[3])
