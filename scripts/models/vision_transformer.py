@@ -8,7 +8,7 @@ Shapes: B batch, N tokens (prefix tokens first, then the patches row by row),
 D embed_dim, K classes.
 """
 
-from typing import Final, List, Tuple
+from typing import Dict, Final, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -287,6 +287,30 @@ class VisionTransformer(nn.Module):
             elif i == index:
                 attn = layer.attention(x)
         return attn
+
+    @torch.jit.export
+    def attentions(self, x: Tensor, indices: List[int]) -> List[Tensor]:
+        """Returns the attention weights (B, heads, N, N) of the blocks named, in the order of
+        indices, from one pass; bit for bit what attention gives one by one."""
+        wanted: List[int] = []
+        last = -1
+        for index in indices:
+            resolved = self.block_index(index)
+            wanted.append(resolved)
+            last = max(last, resolved)
+        x = self.embed(x)
+        found = torch.jit.annotate(Dict[int, Tensor], {})
+        for i, layer in enumerate(self.blocks):
+            if i in wanted:
+                found[i] = layer.attention(x)
+            if i < last:
+                x = layer(x)
+        return [found[i] for i in wanted]
+
+    @torch.jit.export
+    def forward_norm(self, tokens: Tensor) -> Tensor:
+        """Returns tokens (B, N, D), as forward_blocks gives them, after the final norm."""
+        return self.norm(tokens)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits (B, K)."""
