@@ -1,7 +1,8 @@
 """The writers of model files and the reference models' sub-commands of export.py.
 
-``write_vit``, ``write_head`` and ``write_detector`` describe a model and write its file;
-``add_commands`` adds the sub-commands vit, segmentation, head and detection to a parser.
+``write_vit``, ``write_class_map``, ``write_head``, ``write_detector``, ``write_yolo`` and
+``write_set_prediction`` describe a model and write its file; ``add_commands`` adds the
+sub-commands vit, segmentation, head and detection to a parser.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from PIL import Image
 from torch import nn
 
 import modelfile
-from models.segmentation import SegmentationHead, VisionTransformerForSegmentation
-from models.timm_wrapper import TimmVisionTransformer
+from models.segmentation import (
+    ClassMapModel,
+    CustomSegmentationModel,
+    VisionTransformerForSegmentation,
+)
+from models.segmentation_heads import HEADS, segmentation_head
+from models.timm_wrapper import TimmVisionTransformer, create_timm_vit
 from models.vision_transformer import VisionTransformer
 from models.weights import load_checkpoint, seed_weights
 
@@ -128,7 +134,7 @@ def vit_calls(
     model: nn.Module, size: tuple[int, int], dynamic: bool, photo: bytes | None = None
 ) -> list[tuple[Any, ...]]:
     """The reference calls of a ViT: logits from a photo, and every method on a tensor."""
-    patch, depth = [int(v) for v in model.patch_size], int(model.depth)
+    patch, depth, prefix = list(model.patch_size), int(model.depth), model.num_prefix_tokens
     shape = [1, 3, size[0], size[1]]
     if dynamic:  # small and not square
         shape = [1, 3, 4 * patch[0], 6 * patch[1]]
@@ -142,6 +148,8 @@ def vit_calls(
         ("forward_with_attention", x),
         ("forward_blocks", x, [0, depth - 1]),
         ("attention", x, 0),
+        ("attentions", x, [0, depth - 1]),
+        ("forward_norm", modelfile.noise([1, prefix + 2 * 3, int(model.embed_dim)], 5)),
     ]
     if dynamic:
         calls.append(("forward", modelfile.noise([2, 3, 5 * patch[0], 3 * patch[1]], 2)))
@@ -158,8 +166,9 @@ def write_vit(
     spec: dict[str, Any],
     labels: list[str],
     photo: bytes | None = None,
+    mask: float | None = None,
 ) -> dict[str, Any]:
-    """Writes a classification or segmentation file."""
+    """Writes a classification or segmentation file; mask is the threshold of a binary one."""
     metadata: dict[str, Any] = {
         "task": task,
         "architecture": architecture,
@@ -176,18 +185,53 @@ def write_vit(
     }
     if task == "segmentation":
         metadata["palette"] = palette(len(labels))
+    if mask is not None:
+        metadata["thresholds"] = {"mask": mask}
     return modelfile.write(model, out, metadata, vit_calls(model, size, dynamic, photo))
 
 
-def write_head(
-    model: SegmentationHead, out: Path, size: tuple[int, int], labels: list[str]
+def write_class_map(
+    model: ClassMapModel,
+    out: Path,
+    architecture: str,
+    size: tuple[int, int],
+    spec: dict[str, Any],
+    labels: list[str],
 ) -> dict[str, Any]:
-    """Writes a segmentation head for a ViT with the same embed_dim and patch size."""
-    ph, pw = model.patch_size
-    count = model.num_prefix_tokens
+    """Writes a segmentation file whose answer is a class map; it has forward only."""
+    patch = model.model.patch_size
     metadata = {
+        "task": "segmentation",
+        "architecture": architecture,
+        "input": {
+            "size": list(size),
+            "multiple_of": int(patch[0]),
+            "dynamic": True,
+            "channel_order": "RGB",
+        },
+        "preprocess": spec,
+        "output": {"kind": "class_map"},
+        "labels": labels,
+        "palette": palette(len(labels)),
+    }
+    x = modelfile.noise([1, 3, 4 * int(patch[0]), 6 * int(patch[1])], 1)
+    return modelfile.write(model, out, metadata, [("forward", x), ("forward", photo_bytes(256))])
+
+
+def write_head(
+    model: nn.Module,
+    out: Path,
+    size: tuple[int, int],
+    labels: list[str],
+    name: str = "linear",
+) -> dict[str, Any]:
+    """Writes a segmentation head for a ViT with the same embed_dim and patch size; name is
+    its name in segmentation_heads.HEADS."""
+    ph, pw = model.patch_size
+    count, blocks = model.num_prefix_tokens, list(getattr(model, "input_blocks", []))
+    metadata: dict[str, Any] = {
         "task": "segmentation_head",
-        "architecture": "segmentation_head_1x1",
+        "architecture": f"segmentation_head_{'1x1' if name == 'linear' else name}",
         "input": {
             "size": list(size),
             "multiple_of": int(ph),
@@ -200,10 +244,17 @@ def write_head(
         "labels": labels,
         "palette": palette(len(labels)),
     }
+    if blocks:
+        metadata["input"]["blocks"] = blocks
     metadata["preprocess"]["normalize"] = "none"
-    small = modelfile.noise([1, count + 4 * 6, model.embed_dim], 3)
-    batch = modelfile.noise([2, count + 3 * 5, model.embed_dim], 4)
-    calls = [("forward", small, 4 * ph, 6 * pw), ("forward", batch, 3 * ph, 5 * pw)]
+    calls = []
+    for batch, h, w, seed in ((1, 4, 6, 3), (2, 3, 5, 4)):
+        shape = [batch, count + h * w, model.embed_dim]
+        if blocks:
+            features: Any = [modelfile.noise(shape, seed * 10 + i) for i in range(len(blocks))]
+        else:
+            features = modelfile.noise(shape, seed)
+        calls.append(("forward", features, h * ph, w * pw))
     return modelfile.write(model, out, metadata, calls)
 
 
@@ -238,6 +289,90 @@ def write_detector(
     crop = tensor[:, 20:180, 30:222].contiguous()
     calls = [("forward", photo), ("forward", [crop, crop.flip(2)[:, :, :160].contiguous()])]
     return modelfile.write(model, out, metadata, calls)
+
+
+def write_yolo(
+    model: nn.Module,
+    out: Path,
+    kind: str,
+    size: tuple[int, int],
+    labels: list[str],
+    score: float,
+    iou: float = 0.45,
+) -> dict[str, Any]:
+    """Writes a YOLO-style detector; kind is yolo_grid, yolo or yolo_end2end. The photo is
+    letterboxed to size."""
+    output: dict[str, Any] = {"kind": kind}
+    if kind == "yolo_grid":
+        output["anchors"] = [[[float(v) for v in a] for a in level] for level in model.anchors]
+    thresholds = {"score": score} if kind == "yolo_end2end" else {"score": score, "iou": iou}
+    spec = preprocess_spec(
+        size, IMAGENET_MEAN, IMAGENET_STD, interpolation="bilinear", rule="letterbox"
+    )
+    metadata = {
+        "task": "detection",
+        "architecture": f"vit_{kind}",
+        "input": {
+            "size": list(size),
+            "multiple_of": 2 * int(model.vit.patch_size[0]),
+            "dynamic": True,
+            "channel_order": "RGB",
+        },
+        "preprocess": spec,
+        "tokens": describe_tokens(model.vit),
+        "output": output,
+        "labels": labels,
+        "palette": palette(len(labels)),
+        "thresholds": thresholds,
+    }
+    x = modelfile.noise([2, 3, size[0], size[1]], 1)
+    return modelfile.write(model, out, metadata, [("forward", photo_bytes(160)), ("forward", x)])
+
+
+def write_set_prediction(
+    model: nn.Module,
+    out: Path,
+    architecture: str,
+    kind: str,
+    size: tuple[int, int],
+    spec: dict[str, Any],
+    labels: list[str],
+    score: float,
+) -> dict[str, Any]:
+    """Writes a set-prediction detector; kind is set_prediction or set_prediction_sigmoid."""
+    ph, pw = (int(v) for v in model.patch_size)
+    metadata = {
+        "task": "detection",
+        "architecture": architecture,
+        "input": {
+            "size": list(size),
+            "multiple_of": ph,
+            "dynamic": True,
+            "channel_order": "RGB",
+        },
+        "preprocess": spec,
+        "tokens": describe_tokens(model),
+        "output": {"kind": kind},
+        "labels": labels,
+        "palette": palette(len(labels)),
+        "thresholds": {"score": score},
+    }
+    x = modelfile.noise([2, 3, 4 * ph, 6 * pw], 1)
+    return modelfile.write(model, out, metadata, [("forward", photo_bytes(160)), ("forward", x)])
+
+
+def sharpen(model: nn.Module, factor: float, background: float = 0.0) -> None:
+    """Multiplies the weights of a seeded detector's classes and boxes, so that it finds some
+    objects of several classes in any photo; background is the bias of Faster R-CNN's label 0."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(
+            ("cls_score.weight", "cls_logits.weight", "class_head.layers.4.weight")
+        ) or ("predict." in name and name.endswith("weight")):
+            parameter.data.mul_(factor)
+        elif name.endswith("box_head.layers.4.weight"):
+            parameter.data.mul_(3)
+        elif name.endswith("cls_score.bias"):
+            parameter.data[0] = background
 
 
 def apply_weights(model: nn.Module, args: argparse.Namespace) -> None:
@@ -309,49 +444,113 @@ def command_vit(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def head_options(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs of --head-arg: whole numbers, true and false, or lists of numbers."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, sep, text = pair.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not sep or not isinstance(value, (bool, int, list)):
+            raise SystemExit(f"--head-arg {pair}: want NAME=VALUE, such as channels=128")
+        options[name] = value
+    return options
+
+
 def command_segmentation(args: argparse.Namespace) -> dict[str, Any]:
     """export.py segmentation"""
-    model = VisionTransformerForSegmentation(args.num_classes, **vit_kwargs(args))
+    options = head_options(args.head_arg)
+    size, name = args.img_size, "vision_transformer_for_segmentation"
+    try:
+        if args.timm:
+            vit = create_timm_vit(args.timm, img_size=list(size), num_classes=0)
+            head = segmentation_head(
+                args.head,
+                vit.embed_dim,
+                args.num_classes,
+                (vit.patch_size[0], vit.patch_size[1]),
+                vit.num_prefix_tokens,
+                vit.depth,
+                **options,
+            )
+            model: nn.Module = CustomSegmentationModel(vit, head)
+            name = args.timm
+        else:
+            model = VisionTransformerForSegmentation(
+                args.num_classes, **vit_kwargs(args), head=args.head, head_options=options
+            )
+    except (TypeError, ValueError) as error:
+        raise SystemExit(f"--head {args.head}: {error}") from None
+    name += "" if args.head == "linear" else f"_{args.head}"
     apply_weights(model, args)
-    patch = args.patch_size[0]
     spec = preprocess_spec(
-        args.img_size,
+        size,
         args.mean,
         args.std,
         interpolation="bilinear",
         rule="shortest_edge",
-        resize=[min(args.img_size)],
-        multiple_of=patch,
+        resize=[min(size)],
+        multiple_of=int(model.patch_size[0]),
     )
     labels = read_labels(args, args.num_classes, [f"class {i}" for i in range(args.num_classes)])
-    name = "vision_transformer_for_segmentation"
-    return write_vit(model, args.out, name, "segmentation", args.img_size, True, spec, labels)
+    if args.class_map:
+        return write_class_map(ClassMapModel(model), args.out, name, size, spec, labels)
+    mask = 0.5 if args.num_classes == 1 else None
+    return write_vit(model, args.out, name, "segmentation", size, True, spec, labels, None, mask)
 
 
 def command_head(args: argparse.Namespace) -> dict[str, Any]:
     """export.py head"""
-    model = SegmentationHead(args.embed_dim, args.num_classes, args.patch_size, args.prefix)
+    try:
+        model = segmentation_head(
+            args.head,
+            args.embed_dim,
+            args.num_classes,
+            args.patch_size,
+            args.prefix,
+            args.depth,
+            **head_options(args.head_arg),
+        )
+    except (TypeError, ValueError) as error:
+        raise SystemExit(f"--head {args.head}: {error}") from None
     seed_weights(model, args.seed)
     if args.checkpoint is not None:
         from models.weights import read_checkpoint
 
+        # A head by itself, or the whole model that it is a part of.
         state = read_checkpoint(args.checkpoint)
-        names = {n.replace("segmentation_head.", "conv."): v for n, v in state.items()}
+        part = {
+            k.removeprefix("segmentation_head."): v
+            for k, v in state.items()
+            if k.startswith("segmentation_head.")
+        }
         try:
-            model.load_state_dict({k: v for k, v in names.items() if k.startswith("conv.")})
+            model.load_state_dict(part or {k.removeprefix("conv."): v for k, v in state.items()})
         except RuntimeError as error:
             raise SystemExit(f"{args.checkpoint}: {error}") from None
     labels = read_labels(args, args.num_classes, [f"class {i}" for i in range(args.num_classes)])
-    return write_head(model, args.out, args.img_size, labels)
+    return write_head(model, args.out, args.img_size, labels, args.head)
 
 
 def command_detection(args: argparse.Namespace) -> dict[str, Any]:
     """export.py detection"""
-    from models.detection import vit_faster_rcnn
+    build = {"yolo": command_yolo, "yolos": command_yolos}.get(args.arch, command_torchvision)
+    return build(args)
 
-    vit = VisionTransformer(num_classes=0, **vit_kwargs(args))
-    model = vit_faster_rcnn(
-        vit,
+
+def command_torchvision(args: argparse.Namespace) -> dict[str, Any]:
+    """export.py detection --arch faster_rcnn, mask_rcnn or retinanet"""
+    from models.detection import vit_faster_rcnn, vit_mask_rcnn, vit_retinanet
+
+    build = {
+        "faster_rcnn": vit_faster_rcnn,
+        "mask_rcnn": vit_mask_rcnn,
+        "retinanet": vit_retinanet,
+    }[args.arch]
+    model = build(
+        VisionTransformer(num_classes=0, **vit_kwargs(args)),
         args.num_classes,
         out_channels=args.out_channels,
         min_size=args.min_size,
@@ -359,10 +558,57 @@ def command_detection(args: argparse.Namespace) -> dict[str, Any]:
         image_mean=tuple(args.mean),
         image_std=tuple(args.std),
     )
-    apply_weights(model, args)
+    apply_detector_weights(model, args)
     default = ["__background__"] + [f"class {i}" for i in range(1, args.num_classes)]
     labels = read_labels(args, args.num_classes, default)
-    return write_detector(model, args.out, "vit_faster_rcnn", labels, args.score)
+    return write_detector(model, args.out, f"vit_{args.arch}", labels, args.score)
+
+
+def command_yolo(args: argparse.Namespace) -> dict[str, Any]:
+    """export.py detection --arch yolo"""
+    from models.yolo import YOLO, scaled_anchors
+
+    size, kind = args.img_size, args.yolo_output
+    if size[0] != size[1] or size[0] % (2 * args.patch_size[0]):
+        raise SystemExit(f"--img-size: want a square multiple of {2 * args.patch_size[0]}")
+    vit = VisionTransformer(num_classes=0, **vit_kwargs(args))
+    model = YOLO[kind](vit, args.num_classes, scaled_anchors(size[0]), args.out_channels)
+    apply_detector_weights(model, args)
+    labels = read_labels(args, args.num_classes, [f"class {i}" for i in range(args.num_classes)])
+    name = {"grid": "yolo_grid", "decoded": "yolo", "end2end": "yolo_end2end"}[kind]
+    return write_yolo(model, args.out, name, size, labels, args.score, args.iou)
+
+
+def command_yolos(args: argparse.Namespace) -> dict[str, Any]:
+    """export.py detection --arch yolos"""
+    from models.yolos import VisionTransformerForDetection
+
+    model = VisionTransformerForDetection(
+        args.num_classes,
+        **vit_kwargs(args),
+        num_detection_tokens=args.queries,
+        no_object=not args.sigmoid,
+    )
+    apply_detector_weights(model, args)
+    labels = read_labels(args, args.num_classes, [f"class {i}" for i in range(args.num_classes)])
+    short = min(args.img_size)
+    spec = preprocess_spec(
+        args.img_size, args.mean, args.std, interpolation="bilinear", rule="yolos", resize=[short]
+    )
+    # As YOLOS: the longer side is at most 1333/800 of the shorter.
+    spec["resize"].update(max_size=short * 1333 // 800, multiple_of=args.patch_size[0])
+    kind = "set_prediction_sigmoid" if args.sigmoid else "set_prediction"
+    name = "vision_transformer_for_detection"
+    return write_set_prediction(
+        model, args.out, name, kind, args.img_size, spec, labels, args.score
+    )
+
+
+def apply_detector_weights(model: nn.Module, args: argparse.Namespace) -> None:
+    """apply_weights; without a checkpoint, classes far enough apart to find something."""
+    apply_weights(model, args)
+    if args.checkpoint is None:
+        sharpen(model, 8)
 
 
 def add_common(parser: argparse.ArgumentParser, classes: int | None) -> None:
@@ -394,6 +640,21 @@ def add_vit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--std", type=float, nargs=3, default=IMAGENET_STD)
 
 
+def add_head(parser: argparse.ArgumentParser) -> None:
+    """Flags of a segmentation head."""
+    parser.add_argument(
+        "--head", default="linear", choices=list(HEADS),
+        help="linear: a 1x1 convolution (default); transposed: one transposed convolution; "
+        "progressive: several; fcn: torchvision's FCNHead; unet: a U-Net's decoder over four "
+        "blocks; setr_pup: SETR's; mask_transformer: Segmenter's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--head-arg", action="append", default=[], metavar="NAME=VALUE",
+        help="argument of the head's class in models/segmentation_heads.py, such as "
+        "channels=128 or upsample=false (logits smaller than the input); may be repeated",
+    )  # fmt: skip
+
+
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the reference models' sub-commands to export.py's."""
     sub = commands.add_parser("vit", help="the reference VisionTransformer")
@@ -402,24 +663,58 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_common(sub, 1000)
     sub.set_defaults(run=command_vit)
 
-    sub = commands.add_parser("segmentation", help="the reference VisionTransformerForSegmentation")
+    sub = commands.add_parser(
+        "segmentation",
+        help="the reference VisionTransformerForSegmentation, or a timm ViT, with a head",
+    )
     add_vit(sub)
+    add_head(sub)
+    sub.add_argument(
+        "--timm", metavar="NAME",
+        help="a timm ViT in place of the reference ViT (registers, distillation token); its own "
+        "patch size, width and depth count",
+    )  # fmt: skip
+    sub.add_argument(
+        "--class-map", action="store_true", help="the file gives class ids in place of logits"
+    )
     add_common(sub, 21)
     sub.set_defaults(run=command_segmentation)
 
-    sub = commands.add_parser("head", help="a 1x1 segmentation head, for CustomSegmentationModel")
+    sub = commands.add_parser("head", help="a segmentation head, for CustomSegmentationModel")
     sub.add_argument("--img-size", type=parse_size, default=(224, 224), help="S or HxW")
     sub.add_argument("--patch-size", type=parse_size, default=(16, 16), help="P or HxW")
     sub.add_argument("--embed-dim", type=int, default=192)
-    sub.add_argument("--prefix", type=int, default=1, help="prefix tokens of the ViT (default 1)")
+    sub.add_argument(
+        "--depth", type=int, default=12, help="blocks of the ViT, for a head that takes several"
+    )
+    sub.add_argument(
+        "--prefix", type=int, default=1,
+        help="prefix tokens of the ViT: class, distillation, registers (default 1)",
+    )  # fmt: skip
+    add_head(sub)
     add_common(sub, 21)
     sub.set_defaults(run=command_head)
 
-    sub = commands.add_parser("detection", help="torchvision's Faster R-CNN over the reference ViT")
+    sub = commands.add_parser("detection", help="a detector over the reference ViT")
+    sub.add_argument(
+        "--arch", default="faster_rcnn",
+        choices=["faster_rcnn", "mask_rcnn", "retinanet", "yolo", "yolos"],
+        help="torchvision's Faster R-CNN (default), Mask R-CNN or RetinaNet over a feature "
+        "pyramid; a YOLO-style head on it; or set prediction with detection tokens, as YOLOS",
+    )  # fmt: skip
     add_vit(sub)
-    sub.add_argument("--min-size", type=int, default=320, help="shorter side (default 320)")
-    sub.add_argument("--max-size", type=int, default=640, help="longer side (default 640)")
+    sub.add_argument("--min-size", type=int, default=320, help="torchvision's shorter side (320)")
+    sub.add_argument("--max-size", type=int, default=640, help="torchvision's longer side (640)")
     sub.add_argument("--out-channels", type=int, default=128, help="pyramid channels")
     sub.add_argument("--score", type=float, default=0.5, help="score threshold (default 0.5)")
+    sub.add_argument("--iou", type=float, default=0.45, help="yolo: NMS threshold (default 0.45)")
+    sub.add_argument(
+        "--yolo-output", default="grid", choices=["grid", "decoded", "end2end"],
+        help="yolo: raw grids (default), (B, 4+C, N) decoded, or (B, 100, 6) best boxes",
+    )  # fmt: skip
+    sub.add_argument("--queries", type=int, default=100, help="yolos: detection tokens (100)")
+    sub.add_argument(
+        "--sigmoid", action="store_true", help="yolos: classes each for itself, as RT-DETR"
+    )
     add_common(sub, 91)
     sub.set_defaults(run=command_detection)

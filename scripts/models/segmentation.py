@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from models.segmentation_heads import SegmentationHead, segmentation_head
 from models.vision_transformer import VisionTransformer
 
-__all__ = ["CustomSegmentationModel", "SegmentationHead", "VisionTransformerForSegmentation"]
+__all__ = [
+    "ClassMapModel",
+    "CustomSegmentationModel",
+    "SegmentationHead",
+    "VisionTransformerForSegmentation",
+]
 
 
 class VisionTransformerForSegmentation(VisionTransformer):
@@ -144,6 +149,18 @@ class CustomSegmentationModel(nn.Module):
         attn: Tensor = self.vit_model.attention(x, block)
         return attn
 
+    @torch.jit.export
+    def attentions(self, x: Tensor, indices: List[int]) -> List[Tensor]:
+        """The attention weights of several blocks, from one pass."""
+        outputs: List[Tensor] = self.vit_model.attentions(x, indices)
+        return outputs
+
+    @torch.jit.export
+    def forward_norm(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, N, D) after the ViT's final norm."""
+        normed: Tensor = self.vit_model.forward_norm(tokens)
+        return normed
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns the segmentation logits (B, C, H, W)."""
         if self.takes_blocks:
@@ -152,3 +169,15 @@ class CustomSegmentationModel(nn.Module):
         else:
             features, _ = self.vit_model.forward_features(x)
             return self.segmentation_head(features, x.shape[2], x.shape[3])
+
+
+class ClassMapModel(nn.Module):
+    """A segmentation model whose answer is the class of every pixel, as files give it that
+    were exported with their argmax: (B, 3, H, W) -> int64 (B, h, w)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).argmax(dim=1)
