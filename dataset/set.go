@@ -100,6 +100,14 @@ type Options struct {
 	// Split chooses among the parts that VOC (ImageSets/*/SPLIT.txt) and YOLO (data.yaml's SPLIT) have; ""
 	// is val where there is one, else the only one or all images.
 	Split string
+	// Segmentation reads VOC's masks in place of its boxes.
+	Segmentation bool
+	// Images and Masks are the folders, Annotations the file, where they are not where Read looks for them.
+	Images, Masks, Annotations string
+	// ImageSuffix and MaskSuffix are the ends of the names of images and masks, as mmsegmentation's img_suffix
+	// and seg_map_suffix. "" for both pairs NAME.* with NAME.png, and Cityscapes' NAME_leftImg8bit.png with
+	// NAME_gtFine_labelIds.png.
+	ImageSuffix, MaskSuffix string
 }
 
 // Extensions are the endings of image files that torchvision.datasets.folder takes, in any case.
