@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from models.vision_transformer import resample_pos_embed
 
+# Position embeddings by timm's, torchvision's and Hugging Face's names.
+POSITIONS = ("pos_embed", "pos_embedding", "position_embeddings")
+
 
 @dataclass
 class LoadReport:
@@ -59,11 +62,11 @@ def read_checkpoint(path: Path) -> Dict[str, Tensor]:
     return tensors
 
 
-def load_checkpoint(model: nn.Module, path: Path) -> LoadReport:
+def load_checkpoint(model: nn.Module, path: Path, core: str = "blocks.") -> LoadReport:
     """Loads what fits by name and shape, and says what did not.
 
     A position embedding of another, square grid is resampled by timm's rule. A checkpoint
-    that fills none of the blocks is an error.
+    that fills no parameter with core in its name is an error.
     """
     state = read_checkpoint(path)
     own = model.state_dict()
@@ -84,10 +87,13 @@ def load_checkpoint(model: nn.Module, path: Path) -> LoadReport:
             continue
         fitting[name] = value.to(own[name].dtype)
     report.loaded = len(fitting)
-    report.missing = [name for name in own if name not in state]
-    if not any("blocks." in name for name in fitting):
+    # Batch norm counts batches for training alone, and old checkpoints lack it.
+    counters = [name for name in own if name.endswith("num_batches_tracked")]
+    report.missing = [name for name in own if name not in state and name not in counters]
+    if not any(core in name for name in fitting):
+        what = "block" if core else "parameter"
         raise SystemExit(
-            f"{path}: no block of the model is in this checkpoint; it has "
+            f"{path}: no {what} of the model is in this checkpoint; it has "
             + ", ".join(sorted(state)[:5])
             + " ..."
         )
@@ -123,7 +129,7 @@ def seed_weights(model: nn.Module, seed: int, gain: float = 1.0) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             leaf = name.split(".")[-1]
-            if "token" in leaf or leaf == "pos_embed":
+            if "token" in leaf or leaf in POSITIONS:
                 parameter.copy_(normal(parameter.shape, 0.5))
             elif leaf == "gamma":  # layer scale
                 parameter.copy_(0.5 + normal(parameter.shape, 0.1))
