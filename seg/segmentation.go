@@ -11,7 +11,7 @@ import (
 
 // VisionTransformerForSegmentation is a ViT with a segmentation head in one file: the Python subclass of
 // that name. Embedding stands for the subclass: it has every method of the ViT, and Forward shadows the
-// ViT's.
+// ViT's. Any other file for segmentation works too.
 type VisionTransformerForSegmentation struct {
 	*vit.VisionTransformer
 }
@@ -29,169 +29,67 @@ func Load(path string, o vit.Options) (*VisionTransformerForSegmentation, error)
 	return &VisionTransformerForSegmentation{v}, nil
 }
 
-// Forward gives the logits (B, num_classes, H, W) of pixels (B, 3, H, W), at the input's size.
+// Forward gives the part of the model's answer to pixels (B, 3, H, W) that counts, which the caller closes:
+// logits (B, num_classes, h, w), at the input's size or a smaller one, or classes (B, h, w) or (B, 1, h, w).
+// Of a dict as torchvision's it is out, of other answers output.leaves or what has that form.
 func (s *VisionTransformerForSegmentation) Forward(ctx context.Context, pixels *torch.Tensor) (*torch.Tensor, error) {
-	return s.VisionTransformer.Forward(ctx, pixels)
+	answer, err := s.Call(ctx, "forward", pixels)
+	if err != nil {
+		return nil, err
+	}
+	return pick(s.Model, answer, pixels.Shape())
 }
 
-// Segment gives the class map of each photo at the photo's own size.
+// Segment gives the class map of each photo at the photo's own size. Photos whose tensors have one shape run
+// as one batch.
 func (s *VisionTransformerForSegmentation) Segment(ctx context.Context, images ...transforms.Source) ([]*ClassMap, error) {
-	return segment(ctx, s, s.Forward, images)
+	return classMaps(s.SegmentWith(ctx, SegmentOptions{}, images...))
 }
+
+// SegmentWith is Segment with options: probabilities, sliding windows, test-time augmentation.
+func (s *VisionTransformerForSegmentation) SegmentWith(ctx context.Context, o SegmentOptions, images ...transforms.Source) ([]*Segmentation, error) {
+	return segmenter{s.Model, s.Forward}.segment(ctx, o, images)
+}
+
+// Label is the name of a class of the class maps; see [Labels].
+func (s *VisionTransformerForSegmentation) Label(class int) string { return label(s.Metadata(), class) }
 
 // Palette is the file's colours, or distinct ones where it has none.
 func (s *VisionTransformerForSegmentation) Palette() Palette { return paletteOf(s.Metadata()) }
 
-// SegmentationHead is a head in a file of its own.
-type SegmentationHead struct {
-	*vit.Model
-}
-
-// LoadHead loads a model file whose task is segmentation_head.
-func LoadHead(path string, o vit.Options) (*SegmentationHead, error) {
-	m, err := vit.LoadModel(path, o)
+func classMaps(answers []*Segmentation, err error) ([]*ClassMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Need("segmentation head", vit.TaskSegmentationHead); err != nil {
-		m.Close()
-		return nil, err
-	}
-	return &SegmentationHead{m}, nil
-}
-
-// Forward gives the logits (B, num_classes, height, width) for tokens (B, N, D), prefix tokens first,
-// of an input of that height and width in pixels.
-func (h *SegmentationHead) Forward(ctx context.Context, features *torch.Tensor, height, width int) (*torch.Tensor, error) {
-	return h.Tensor(ctx, "forward", features, height, width)
-}
-
-// Palette is the file's colours, or distinct ones where it has none.
-func (h *SegmentationHead) Palette() Palette { return paletteOf(h.Metadata()) }
-
-// FeatureModel is the first half of a CustomSegmentationModel: *vit.VisionTransformer is one.
-type FeatureModel interface {
-	Preparer
-	// ForwardFeatures gives tokens (B, N, D) and attention, which the caller closes.
-	ForwardFeatures(ctx context.Context, pixels *torch.Tensor) (tokens, attention *torch.Tensor, err error)
-}
-
-// Head is the second half of a CustomSegmentationModel: *SegmentationHead is one.
-type Head interface {
-	// Forward gives logits (B, num_classes, height, width), which the caller closes.
-	Forward(ctx context.Context, features *torch.Tensor, height, width int) (*torch.Tensor, error)
-}
-
-// Preparer turns photos into pixels: the ViT's preprocess.
-type Preparer interface {
-	Prepare(ctx context.Context, maxBatch int, images ...transforms.Source) ([]vit.Input, error)
-}
-
-// CustomSegmentationModel composes any ViT with any head, as the Python class of that name. The features
-// never leave libtorch between the two. It owns neither: close them yourself.
-type CustomSegmentationModel struct {
-	ViT              FeatureModel
-	SegmentationHead Head
-}
-
-// Forward gives the logits (B, num_classes, H, W) of pixels (B, 3, H, W).
-func (c *CustomSegmentationModel) Forward(ctx context.Context, pixels *torch.Tensor) (*torch.Tensor, error) {
-	shape := pixels.Shape()
-	if len(shape) != 4 {
-		return nil, fmt.Errorf("segmentation: %w: got pixels of %v, want (B, 3, H, W)", torch.ErrShape, shape)
-	}
-	features, attention, err := c.ViT.ForwardFeatures(ctx, pixels)
-	if err != nil {
-		return nil, err
-	}
-	attention.Close()
-	defer features.Close()
-	return c.SegmentationHead.Forward(ctx, features, int(shape[2]), int(shape[3]))
-}
-
-// Segment gives the class map of each photo at the photo's own size.
-func (c *CustomSegmentationModel) Segment(ctx context.Context, images ...transforms.Source) ([]*ClassMap, error) {
-	return segment(ctx, c.ViT, c.Forward, images)
-}
-
-func segment(ctx context.Context, p Preparer, forward func(context.Context, *torch.Tensor) (*torch.Tensor, error), images []transforms.Source) ([]*ClassMap, error) {
-	inputs, err := p.Prepare(ctx, 0, images...)
-	if err != nil {
-		return nil, err
-	}
-	defer vit.CloseInputs(inputs)
-	answers := make([]*ClassMap, len(images))
-	for _, in := range inputs {
-		logits, err := forward(ctx, in.Pixels)
-		if err != nil {
-			return nil, err
-		}
-		maps, err := ClassMaps(ctx, logits, in.Geometry)
-		logits.Close()
-		if err != nil {
-			return nil, err
-		}
-		for i, index := range in.Index {
-			answers[index] = maps[i]
-		}
-	}
-	return answers, nil
-}
-
-// ClassMaps turns logits (B, num_classes, h, w) into class maps at the photos' own sizes: bilinear
-// resize in float32 (align_corners False, no antialias), then argmax, as Hugging Face's
-// post_process_semantic_segmentation. The preprocess must not crop or pad.
-func ClassMaps(ctx context.Context, logits *torch.Tensor, geometry []transforms.Geometry) ([]*ClassMap, error) {
-	shape := logits.Shape()
-	if len(shape) != 4 || shape[0] != int64(len(geometry)) || shape[1] < 2 || shape[1] > 256 {
-		return nil, fmt.Errorf("class map: %w: got logits of %v, want (%d, 2 to 256 classes, h, w)", vit.ErrOutput, shape, len(geometry))
-	}
-	maps := make([]*ClassMap, len(geometry))
-	for b, g := range geometry {
-		if !g.Whole() {
-			return nil, fmt.Errorf("class map: %w: the preprocess crops or pads, want one that shows the model the whole photo", torch.ErrUnsupported)
-		}
-		m, err := classMap(ctx, logits, b, g.Height, g.Width)
-		if err != nil {
-			return nil, err
-		}
-		maps[b] = m
+	maps := make([]*ClassMap, len(answers))
+	for i, a := range answers {
+		maps[i] = a.ClassMap
 	}
 	return maps, nil
 }
 
-func classMap(ctx context.Context, logits *torch.Tensor, b, height, width int) (*ClassMap, error) {
-	var scope torch.Scope
-	defer scope.Close()
-	own := torch.Own(&scope)
-	t, err := own(torch.CallTensor(ctx, "aten::slice.Tensor", logits, 0, b, b+1, 1))
-	if err != nil {
-		return nil, err
+// Labels are the names of the classes of a model's class maps: the file's labels. A file with one label is a
+// model of one channel, whose class maps have two classes: "background" and that label.
+func Labels(m *vit.Metadata) []string {
+	if len(m.Labels) == 1 {
+		return []string{"background", m.Labels[0]}
 	}
-	if t, err = own(t.CastTo(torch.Float32)); err != nil {
-		return nil, err
+	return m.Labels
+}
+
+// label is the name of a class, or "class INDEX" where the file has none.
+func label(m *vit.Metadata, class int) string {
+	if labels := Labels(m); class >= 0 && class < len(labels) {
+		return labels[class]
 	}
-	// On a lane even from few logits: the kernel's last bits depend on the number of threads.
-	resized, err := torch.CallWith(ctx, torch.CallOptions{OnLane: true}, "aten::upsample_bilinear2d", t, []int{height, width}, false, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	scope.Track(resized)
-	if t, err = own(torch.CallTensor(ctx, "aten::argmax", resized, 1, false)); err != nil {
-		return nil, err
-	}
-	if t, err = own(t.CastTo(torch.Uint8)); err != nil {
-		return nil, err
-	}
-	classes, err := torch.CopyData[uint8](t)
-	if err != nil {
-		return nil, err
-	}
-	return NewClassMap(width, height, classes)
+	return fmt.Sprintf("class %d", class)
 }
 
 func paletteOf(m *vit.Metadata) Palette {
-	if len(m.Palette) > 0 {
+	switch {
+	case len(m.Palette) == 1 && len(m.Labels) == 1: // of a binary mask
+		return Palette{{}, m.Palette[0]}
+	case len(m.Palette) > 0:
 		return Palette(m.Palette)
 	}
 	return DistinctPalette(max(len(m.Labels), 2))

@@ -1,0 +1,12 @@
+package seg_test
+
+import (
+	"testing"
+
+	"github.com/torchvit/torchvit/internal/testmain"
+	"github.com/torchvit/torchvit/torch"
+)
+
+func TestMain(m *testing.M) {
+	testmain.Run(m, torch.Config{Device: "cpu", IntraOpThreads: 1})
+}
