@@ -45,7 +45,7 @@ func NewPipeline(spec Spec, o Options) (*Pipeline, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	table, err := spec.Normalize.table(spec.Mean, spec.Std, spec.channels())
+	table, err := spec.table()
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,16 @@ func (p *Pipeline) write(ctx context.Context, img *Image, dst []float32) (Geomet
 		return g, err
 	}
 	defer leaveLight()
-	return g, toFloat(img, g, how, p.spec.fill(), p.table, dst)
+	if err := toFloat(img, g, how, p.spec.fill(), p.table, dst); err != nil {
+		return g, err
+	}
+	if p.spec.ChannelOrder == "BGR" {
+		n := len(dst) / 3
+		for i, red := range dst[:n] {
+			dst[i], dst[2*n+i] = dst[2*n+i], red
+		}
+	}
+	return g, nil
 }
 
 // Load decodes a source as the pipeline does, which the caller closes: for photos that are prepared more than

@@ -25,6 +25,9 @@ type Spec struct {
 	// Normalize is how bytes become floats; "" is NormalizeTorchvision, or NormalizeNone without mean and
 	// std.
 	Normalize Normalization `json:"normalize,omitempty"`
+	// ChannelOrder is "RGB", which is also "", or "BGR": then blue is channel 0 of the tensor. Mean and Std
+	// are in the order of the tensor's channels.
+	ChannelOrder string `json:"channel_order,omitempty"`
 }
 
 // CropSpec is the "crop" part of a Spec. The zero value does not crop.
@@ -83,8 +86,22 @@ func (s *Spec) Validate() error {
 			return fmt.Errorf("%w: crop.size: got %v, want at most the letterbox's %v", ErrSpec, s.Crop.Size, s.Resize.Size)
 		}
 	}
-	_, err := s.Normalize.table(s.Mean, s.Std, s.channels())
+	if s.ChannelOrder != "" && s.ChannelOrder != "RGB" && (s.ChannelOrder != "BGR" || s.channels() != 3) {
+		return fmt.Errorf("%w: channel_order: got %q, want RGB or, for three channels, BGR", ErrSpec, s.ChannelOrder)
+	}
+	_, err := s.table()
 	return err
+}
+
+// table is that of Normalize, channel by channel of the photo, red first.
+func (s *Spec) table() ([]float32, error) {
+	t, err := s.Normalize.table(s.Mean, s.Std, s.channels())
+	if err == nil && s.ChannelOrder == "BGR" {
+		for i := range 256 {
+			t[i], t[512+i] = t[512+i], t[i]
+		}
+	}
+	return t, err
 }
 
 // Plan is what becomes of a photo of that size. The spec must be a valid one.
@@ -133,6 +150,9 @@ func (s *Spec) fill() (fill [4]uint8) {
 		return [4]uint8{letterboxFill, letterboxFill, letterboxFill, letterboxFill}
 	}
 	for c, v := range s.Crop.Fill {
+		if s.ChannelOrder == "BGR" {
+			c = 2 - c
+		}
 		fill[c] = uint8(v)
 	}
 	return fill

@@ -73,6 +73,13 @@ const (
 	LayoutList = "list"
 )
 
+// What turns logits into scores.
+const (
+	ActivationSoftmax = "softmax"
+	ActivationSigmoid = "sigmoid"
+	ActivationNone    = "none"
+)
+
 // Metadata is what a model file says of itself, as torchvit.json: see docs/parity.md. Only Format and Task
 // are always there; the zero value of another part means that it is not known.
 type Metadata struct {
@@ -137,6 +144,9 @@ type OutputSpec struct {
 	// Leaves are the places in forward's answer that count, as [Outputs] names them: "out.0", "out.logits".
 	// None means that they are found by their form.
 	Leaves []string `json:"leaves,omitempty"`
+	// Activation turns the logits of a classification into scores: ActivationSoftmax, which is also "",
+	// ActivationSigmoid for classes that do not exclude each other, or ActivationNone where they are scores.
+	Activation string `json:"activation,omitempty"`
 	// Anchors are those of OutputYOLOGrid: for each level, width and height in pixels of the input.
 	Anchors [][][2]float64 `json:"anchors,omitempty"`
 }
@@ -427,6 +437,15 @@ var (
 	}
 )
 
+// OutputKinds are the kinds of output of all tasks.
+func OutputKinds() []string {
+	var kinds []string
+	for _, task := range []string{TaskClassification, TaskSegmentation, TaskSegmentationHead, TaskDetection, TaskFeatures} {
+		kinds = append(kinds, outputKinds[task]...)
+	}
+	return kinds
+}
+
 // Validate gives an ErrMetadata for a description that does not hold together, with the first field that is
 // wrong.
 func (m *Metadata) Validate() error {
@@ -532,6 +551,11 @@ func (o *OutputSpec) validate() error {
 		if err := plainText(at, name); err != nil {
 			return err
 		}
+	}
+	switch o.Activation {
+	case "", ActivationSoftmax, ActivationSigmoid, ActivationNone:
+	default:
+		return fmt.Errorf("output.activation: got %s, want softmax, sigmoid or none", quote(o.Activation))
 	}
 	for i, level := range o.Anchors {
 		for j, anchor := range level {

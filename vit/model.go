@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,16 +63,22 @@ type Model struct {
 	dtype    torch.DType
 	pipeline *transforms.Pipeline
 	decoding transforms.Options
+	needs    error // what is missing to prepare photos
 }
 
-// LoadModel loads a model file for any task.
+// LoadModel loads a model file for any task. Without Options.Metadata the file is known by what [Describe]
+// finds; where that does not say how photos are prepared the model takes tensors only.
 func LoadModel(path string, o Options) (*Model, error) {
-	meta := o.Metadata
-	if meta == nil {
-		var err error
-		if meta, err = ReadMetadata(path); err != nil {
+	var needs error
+	if o.Metadata == nil {
+		d, err := Describe(path)
+		if err != nil {
 			return nil, err
 		}
+		if o.Metadata, err = d.Metadata(o.Task); err != nil {
+			return nil, err
+		}
+		needs = d.Need(o.Metadata.Task)
 	}
 	module, err := jit.Load(path, jit.LoadOptions{Device: o.Device, DType: o.DType})
 	if err != nil {
@@ -83,37 +88,23 @@ func LoadModel(path string, o Options) (*Model, error) {
 		module.Close()
 		return nil, err
 	}
-	o.Metadata = meta
 	m, err := NewModel(module, filepath.Base(path), o)
 	if err != nil {
 		module.Close()
 		return nil, err
 	}
+	m.needs = needs
 	return m, nil
 }
 
-// ReadMetadata reads what a model file says of itself, else the JSON file beside it (MODEL.json), without
-// libtorch. ErrNoMetadata where there is neither.
+// ReadMetadata reads what is known of a model file, without libtorch: [Describe] says where it looks.
+// ErrNoMetadata where nothing says what the file's task is.
 func ReadMetadata(path string) (*Metadata, error) {
-	archive, err := jit.OpenArchive(path)
+	d, err := Describe(path)
 	if err != nil {
-		return nil, fmt.Errorf("load: %w", err) // it names the path
+		return nil, err
 	}
-	defer archive.Close()
-	text, err := archive.ReadExtra(MetadataFile)
-	if errors.Is(err, os.ErrNotExist) {
-		if text, err = os.ReadFile(path + ".json"); errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("load %s: %w: got no %s inside and no %s.json beside it; make one with `scripts/export.py`", path, ErrNoMetadata, MetadataFile, path)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", path, err)
-	}
-	meta, err := ParseMetadata(text)
-	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", path, err)
-	}
-	return meta, nil
+	return d.Metadata("")
 }
 
 // NewModel builds a model on any runtime, which it closes with itself. o.Metadata is needed.
@@ -208,8 +199,12 @@ type Input struct {
 }
 
 // Prepare runs the file's preprocess on photos: exactly what Forward would get. Photos whose tensors
-// have one shape share a batch, up to maxBatch photos (0: no limit). The caller closes the inputs.
+// have one shape share a batch, up to maxBatch photos (0: no limit). The caller closes the inputs. Where
+// nothing says how photos are prepared the error is ErrNoMetadata.
 func (m *Model) Prepare(ctx context.Context, maxBatch int, images ...transforms.Source) ([]Input, error) {
+	if m.needs != nil {
+		return nil, m.needs
+	}
 	return m.prepare(ctx, m.pipeline, maxBatch, images)
 }
 

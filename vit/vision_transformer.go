@@ -68,7 +68,7 @@ type Class struct {
 	Index int `json:"index"`
 	// Label is its name.
 	Label string `json:"label"`
-	// Score is its probability: softmax over the logits in float32, 0 to 1.
+	// Score is its probability, 0 to 1: softmax over the logits in float32, or what output.activation says.
 	Score float32 `json:"score"`
 }
 
@@ -88,12 +88,7 @@ func (v *VisionTransformer) Classify(ctx context.Context, k int, images ...trans
 	defer CloseInputs(inputs)
 	answers := make([][]Class, len(images))
 	for _, in := range inputs {
-		logits, err := v.Forward(ctx, in.Pixels)
-		if err != nil {
-			return nil, err
-		}
-		classes, err := v.TopK(ctx, logits, k)
-		logits.Close()
+		classes, err := v.classify(ctx, in.Pixels, k)
 		if err != nil {
 			return nil, err
 		}
@@ -104,14 +99,32 @@ func (v *VisionTransformer) Classify(ctx context.Context, k int, images ...trans
 	return answers, nil
 }
 
-// TopK gives the k most probable classes for logits (B, num_classes): softmax in float32, best first,
-// equal scores by index.
+// classify finds the logits in forward's answer: a tensor, or one in a tuple or dict.
+func (v *VisionTransformer) classify(ctx context.Context, pixels *torch.Tensor, k int) ([][]Class, error) {
+	answer, err := v.Call(ctx, "forward", pixels)
+	if err != nil {
+		return nil, err
+	}
+	defer torch.CloseAll(answer)
+	_, leaves, err := v.Recognize(answer, pixels.Shape())
+	if err != nil {
+		return nil, fmt.Errorf("classify: %w", err)
+	}
+	logits, ok := leaves[0].Value.(*torch.Tensor)
+	if !ok {
+		return nil, fmt.Errorf("classify: %w: got %s for %s, want logits (B, num_classes)", ErrOutput, Form(leaves[0].Value), leaves[0].Name)
+	}
+	return v.TopK(ctx, logits, k)
+}
+
+// TopK gives the k most probable classes for logits (B, num_classes): softmax in float32, or what
+// output.activation says, best first, equal scores by index.
 func (v *VisionTransformer) TopK(ctx context.Context, logits *torch.Tensor, k int) ([][]Class, error) {
 	shape := logits.Shape()
 	if len(shape) != 2 || shape[1] < 1 {
 		return nil, fmt.Errorf("top k: %w: got logits of %v, want (B, num_classes)", torch.ErrShape, shape)
 	}
-	scores, err := torch.CallTensor(ctx, "aten::softmax", logits, -1, torch.Float32)
+	scores, err := v.scores(ctx, logits)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +147,19 @@ func (v *VisionTransformer) TopK(ctx context.Context, logits *torch.Tensor, k in
 		}
 	}
 	return answers, nil
+}
+
+// scores makes float32 scores of logits.
+func (v *VisionTransformer) scores(ctx context.Context, logits *torch.Tensor) (*torch.Tensor, error) {
+	if a := v.meta.Output.Activation; a == "" || a == ActivationSoftmax {
+		return torch.CallTensor(ctx, "aten::softmax", logits, -1, torch.Float32)
+	}
+	scores, err := logits.CastTo(torch.Float32)
+	if err != nil || v.meta.Output.Activation == ActivationNone {
+		return scores, err
+	}
+	defer scores.Close()
+	return torch.CallTensor(ctx, "aten::sigmoid", scores)
 }
 
 // AttentionMaps is the class token's attention to the patches of one photo, in one block.

@@ -82,6 +82,14 @@ func shapeText(shape []int64) string {
 	return "[" + strings.Join(parts, ", ") + "]"
 }
 
+// jsonLine prints an answer as a line of JSON, as --json does.
+type jsonLine struct{ value any }
+
+func (j jsonLine) print(w io.Writer) error { return printLine(w, j.value) }
+
+// MarshalJSON makes it no other under --json.
+func (j jsonLine) MarshalJSON() ([]byte, error) { return json.Marshal(j.value) }
+
 // printAnswer prints what a command found in one photo, as text or as a line of JSON.
 func (a *app) printAnswer(answer printer) error {
 	if a.json {

@@ -14,8 +14,7 @@ import (
 )
 
 func newClassifyCommand(a *app) *cobra.Command {
-	var top int
-	var out string
+	var o classifyOptions
 	cmd := &cobra.Command{
 		Use:   "classify MODEL IMAGE...",
 		Short: "Name what photos show",
@@ -24,19 +23,32 @@ func newClassifyCommand(a *app) *cobra.Command {
 		Example: "  torchvit classify vit_tiny.pt cat.jpg dog.png\n" +
 			"  torchvit classify vit_tiny.pt *.jpg --top 1 --json\n" +
 			"  torchvit classify vit_tiny.pt cat.jpg --out pictures   # pictures/cat.classes.jpg\n" +
+			"  torchvit classify bare.pt cat.jpg --size 224 --mean imagenet --labels imagenet\n" +
 			"  diff <(torchvit classify --threads 1 M I) <(python scripts/parity.py classify M I)",
 		Args:              modelAndImages,
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if top < 1 {
-				return usagef("--top %d: want 1 or more", top)
+			if o.top < 1 {
+				return usagef("--top %d: want 1 or more", o.top)
 			}
-			return a.classify(cmd.Context(), args[0], args[1:], top, out)
+			if err := oneOf("format", o.format, "text", "json", "hf"); err != nil {
+				return err
+			}
+			return a.classify(cmd.Context(), args[0], args[1:], o)
 		},
 	}
-	cmd.Flags().IntVar(&top, "top", 5, "classes to show for each photo")
-	cmd.Flags().StringVar(&out, "out", "", "`folder` for the photos with their classes written on them")
+	cmd.Flags().IntVar(&o.top, "top", 5, "classes to show for each photo")
+	cmd.Flags().StringVar(&o.out, "out", "", "`folder` for the photos with their classes written on them")
+	cmd.Flags().StringVar(&o.format, "format", "text", "`form` of the answer: text, json (as --json), or hf, for each photo the JSON list of Hugging Face's pipeline")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json", "hf"}, cobra.ShellCompDirectiveNoFileComp))
+	o.describing = describeFlags(cmd)
 	return cmd
+}
+
+type classifyOptions struct {
+	top         int
+	out, format string
+	describing  *describing
 }
 
 // classifyAnswer is one line of `classify --json`.
@@ -50,6 +62,11 @@ type classifyResult struct {
 	Score number `json:"score"`
 }
 
+// huggingFaceClasses is the answer of the pipeline "image-classification".
+type huggingFaceClasses []classifyResult
+
+func (c huggingFaceClasses) print(w io.Writer) error { return printLine(w, c) }
+
 func (c *classifyAnswer) print(w io.Writer) error {
 	fmt.Fprintln(w, c.Image)
 	for i, class := range c.Classes {
@@ -58,12 +75,16 @@ func (c *classifyAnswer) print(w io.Writer) error {
 	return nil
 }
 
-func (a *app) classify(ctx context.Context, path string, photos []string, top int, out string) error {
+func (a *app) classify(ctx context.Context, path string, photos []string, o classifyOptions) error {
 	device, err := a.open()
 	if err != nil {
 		return err
 	}
-	model, err := vit.Load(path, vit.Options{Device: device})
+	options, err := o.describing.options(path, vit.TaskClassification, device)
+	if err != nil {
+		return err
+	}
+	model, err := vit.Load(path, options)
 	if err != nil {
 		return err
 	}
@@ -71,7 +92,7 @@ func (a *app) classify(ctx context.Context, path string, photos []string, top in
 	if err := model.Need("classify", vit.TaskClassification); err != nil {
 		return err
 	}
-	pics, err := newPictures(out, photos)
+	pics, err := newPictures(o.out, photos)
 	if err != nil {
 		return err
 	}
@@ -81,7 +102,7 @@ func (a *app) classify(ctx context.Context, path string, photos []string, top in
 			return found{}, err
 		}
 		defer photo.Close()
-		classes, err := model.Classify(ctx, top, photo)
+		classes, err := model.Classify(ctx, o.top, photo)
 		if err != nil {
 			return found{}, err
 		}
@@ -89,8 +110,15 @@ func (a *app) classify(ctx context.Context, path string, photos []string, top in
 		for _, c := range classes[0] {
 			answer.Classes = append(answer.Classes, classifyResult{c.Label, number(c.Score)})
 		}
+		f := found{answer: answer}
+		switch o.format {
+		case "json":
+			f.answer = jsonLine{answer}
+		case "hf":
+			f.answer = huggingFaceClasses(answer.Classes)
+		}
 		if pics == nil {
-			return found{answer: answer}, nil
+			return f, nil
 		}
 		img, err := picture(photo)
 		if err != nil {
@@ -100,7 +128,8 @@ func (a *app) classify(ctx context.Context, path string, photos []string, top in
 			return found{}, err
 		}
 		file, err := pics.image(path, ".classes.jpg", img)
-		return found{answer, []string{file}}, err
+		f.files = []string{file}
+		return f, err
 	})
 }
 

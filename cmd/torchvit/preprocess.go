@@ -15,6 +15,7 @@ import (
 
 func newPreprocessCommand(a *app) *cobra.Command {
 	var model, output string
+	var describing *describing
 	cmd := &cobra.Command{
 		Use:   "preprocess IMAGE... --model MODEL --output x.npy",
 		Short: "Write the tensor that a model would see",
@@ -23,6 +24,7 @@ func newPreprocessCommand(a *app) *cobra.Command {
 			"photo of a detector, whose forward takes a list of such tensors. The model is not run.",
 		Example: "  torchvit preprocess cat.jpg --model vit_tiny.pt --output x.npy\n" +
 			"  torchvit run vit_tiny.pt --input x.npy --output y.npz\n" +
+			"  torchvit preprocess cat.jpg --model bare.pt --size 384 --mean 0.5 --std 0.5 --output x.npy\n" +
 			"  torchvit preprocess street.jpg --model detector.pt --output street.npy\n" +
 			"  torchvit run detector.pt --input [street.npy]",
 		Args: cobra.MinimumNArgs(1),
@@ -36,20 +38,22 @@ func newPreprocessCommand(a *app) *cobra.Command {
 			if err := checkOutput(output, ".npy"); err != nil {
 				return err
 			}
-			return a.preprocess(cmd.Context(), args, model, output)
+			return a.preprocess(cmd.Context(), args, model, output, describing)
 		},
 	}
+	describing = describeFlags(cmd)
 	cmd.Flags().StringVar(&model, "model", "", "model `file`")
 	cmd.Flags().StringVar(&output, "output", "", ".npy `file` to write")
 	_ = cmd.MarkFlagFilename("model", "pt", "pth", "ts")
 	return cmd
 }
 
-func (a *app) preprocess(ctx context.Context, photos []string, model, output string) error {
-	meta, err := vit.ReadMetadata(model)
+func (a *app) preprocess(ctx context.Context, photos []string, model, output string, d *describing) error {
+	options, err := d.options(model, vit.TaskClassification, torch.CPU)
 	if err != nil {
 		return err
 	}
+	meta := options.Metadata
 	pipeline, err := transforms.NewPipeline(meta.Preprocess, transforms.Options{})
 	if err != nil {
 		return fmt.Errorf("%s: %w", model, err)

@@ -66,6 +66,7 @@ type Archive struct {
 	version int
 	zip     *zipArchive
 	records map[string]*zipEntry // by name below the top folder
+	root    string               // the module's class
 	closer  io.Closer
 }
 
@@ -526,6 +527,9 @@ func (a *Archive) checkPickles(code *scriptCode) error {
 			return corrupt(w.record, "got an object of %s, want a module", n.str)
 		case name == "constants" && n.kind != pickleTuple:
 			return corrupt(w.record, "got %s, want a tuple", n.brief())
+		}
+		if name == "data" {
+			a.root = n.str
 		}
 		if err := a.checkStorages(name, w.storages); err != nil {
 			return err
