@@ -86,11 +86,12 @@ func label(m *vit.Metadata, class int) string {
 }
 
 func paletteOf(m *vit.Metadata) Palette {
-	switch {
-	case len(m.Palette) == 1 && len(m.Labels) == 1: // of a binary mask
-		return Palette{{}, m.Palette[0]}
-	case len(m.Palette) > 0:
-		return Palette(m.Palette)
+	p := Palette(m.Palette)
+	if len(p) == 0 {
+		p = DistinctPalette(max(len(m.Labels), 2))
 	}
-	return DistinctPalette(max(len(m.Labels), 2))
+	if len(m.Labels) == 1 { // of a binary mask, whose background has no colour of its own
+		p = Palette{{}, p[0]}
+	}
+	return p
 }
