@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/torchvit/torchvit/torch"
 )
@@ -159,17 +160,10 @@ func (d *Detector) classes(name string) ([]int, error) {
 // shorten lists labels in one short line.
 func shorten(labels []string) string {
 	const shown = 8
-	text := ""
-	for i, label := range labels[:min(shown, len(labels))] {
-		if i > 0 {
-			text += ", "
-		}
-		text += label
-	}
 	if len(labels) > shown {
-		text += ", ..."
+		labels = append(slices.Clip(labels[:shown]), "...")
 	}
-	return text
+	return strings.Join(labels, ", ")
 }
 
 // settings are a filter's for one kind of output.
