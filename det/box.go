@@ -1,5 +1,7 @@
 package det
 
+import "github.com/torchvit/torchvit/coco"
+
 // Box is a rectangle, xyxy, in pixels: X1 and Y1 are the left and top edge, X2 and
 // Y2 the right and bottom one.
 type Box struct {
@@ -12,6 +14,8 @@ type Detection struct {
 	Label   string  // the class's name
 	LabelID int     // the class's id in the model
 	Score   float32 // in [0, 1]
+	// Mask is the object's pixels at the photo's size; nil where the model gives boxes only.
+	Mask *coco.RLE
 }
 
 // BoxFromXYWH makes a box of its left and top edge, width and height, as COCO's

@@ -355,13 +355,20 @@ func (d *Detector) detections(ctx context.Context, s *settings, out *Output, fou
 	if s.kind.relative && g.Whole() {
 		back = func(b Box) Box { return b } // target has done it
 	}
+	masks, err := s.masks(ctx, out, found, g)
+	if err != nil {
+		return nil, err
+	}
 	var list []Detection
-	for _, c := range found {
+	for i, c := range found {
 		b := back(c.box)
 		if s.kind.clip {
 			b = b.Clip(g.Width, g.Height)
 		}
 		one := Detection{Box: b, Label: d.Label(c.label), LabelID: c.label, Score: c.score}
+		if masks != nil {
+			one.Mask = masks[i]
+		}
 		list = append(list, one)
 	}
 	return list, nil

@@ -87,6 +87,16 @@ type reference struct {
 			Scores     string
 		}
 	}
+	Masks []struct {
+		Rule      string
+		Input     []int
+		Threshold float32
+		Answers   []struct {
+			Key    string
+			Counts []string
+			Size   []int
+		}
+	}
 	arrays map[string]*npy.Array
 }
 
@@ -234,4 +244,43 @@ func TestSuppressionIsTorchvisions(t *testing.T) {
 			require.Equal(t, before, scores, "the scores given are not changed")
 		}
 	}
+}
+
+func TestMasksArePycocotools(t *testing.T) {
+	r := python(t)
+	runs := 0
+	for _, c := range r.Masks {
+		d, _ := detector(t, func(any) (any, error) {
+			var answer torch.List
+			for _, a := range c.Answers {
+				one := objects(t, len(a.Counts), 0)
+				one["masks"] = r.tensor(t, a.Key)
+				answer = append(answer, one)
+			}
+			return answer, nil
+		}, func(m *vit.Metadata) {
+			if c.Rule != "" {
+				m.Input.Layout = vit.LayoutBatch
+				m.Preprocess.Resize = transforms.ResizeSpec{Rule: c.Rule, Size: c.Input}
+			}
+			if c.Rule == "crop" {
+				m.Preprocess.Resize = transforms.ResizeSpec{Rule: transforms.RuleExact, Size: []int{80, 112}}
+				m.Preprocess.Crop = transforms.CropSpec{Rule: transforms.CropCenter, Size: c.Input}
+			}
+		})
+		// The last of the five scores falls below the threshold.
+		found, err := d.Detect(t.Context(), det.DetectOptions{Threshold: 0.6, MaskThreshold: c.Threshold}, photos(t, r.Photos...)...)
+		require.NoError(t, err)
+		for i, a := range c.Answers {
+			require.Len(t, found[i], 4)
+			for j, one := range found[i] {
+				require.NotNil(t, one.Mask)
+				require.NoError(t, one.Mask.Validate())
+				require.Equal(t, a.Size, []int{one.Mask.Height, one.Mask.Width})
+				require.Equal(t, a.Counts[j], one.Mask.String(), "%s %v, photo %d", c.Rule, c.Threshold, i)
+				runs += len(one.Mask.Counts)
+			}
+		}
+	}
+	require.Greater(t, runs, 10000)
 }

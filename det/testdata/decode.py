@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, Callable
 
 import numpy as np
+import pycocotools.mask
 import torch
 from PIL import Image
 from torchvision.ops import batched_nms, nms
@@ -451,6 +452,58 @@ def suppression(arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     return cases
 
 
+def masks(arrays: dict[str, np.ndarray], hw: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Masks as Mask R-CNN pastes them, cut at a threshold, as pycocotools encodes them.
+
+    At the photo's size, or at an input's size: resized, letterboxed or cropped to the middle.
+    """
+    g = torch.Generator().manual_seed(5)
+    cases = []
+    for rule, size in [
+        ("", None),
+        ("exact", (72, 88)),
+        ("letterbox", (96, 80)),
+        ("crop", (64, 48)),
+    ]:
+        for threshold in [0.5, 0.3]:
+            answers = []
+            for i, photo in enumerate(hw):
+                n, (h, w) = 5, size or photo
+                coarse = torch.randn(n, 1, 7, 6, generator=g) * 3
+                smooth = torch.nn.functional.interpolate(
+                    coarse, size=(h, w), mode="bilinear", align_corners=False
+                ).sigmoid()
+                key = f"masks-{rule}-{threshold}.{i}"
+                arrays[key] = smooth.numpy()
+                whole = smooth
+                if rule == "letterbox":
+                    gain = min(h / photo[0], w / photo[1])
+                    inner = [max(round(side * gain), 1) for side in photo]
+                    top = round((h - inner[0]) / 2 - 0.1)
+                    left = round((w - inner[1]) / 2 - 0.1)
+                    whole = smooth[:, :, top : top + inner[0], left : left + inner[1]]
+                elif rule == "crop":  # the middle of 80 x 112
+                    whole = torch.zeros(n, 1, 80, 112)
+                    whole[:, :, 8:72, 32:80] = smooth
+                whole = torch.cat(
+                    [
+                        torch.nn.functional.interpolate(
+                            one[None], size=photo, mode="bilinear", align_corners=False
+                        )
+                        for one in whole
+                    ]
+                )
+                if rule == "":
+                    whole = smooth
+                found = (whole > threshold)[:, 0].numpy().astype(np.uint8)
+                codes = [pycocotools.mask.encode(np.asfortranarray(m)) for m in found]
+                answers.append(
+                    {"key": key, "counts": [c["counts"].decode() for c in codes], "size": photo}
+                )
+            cases.append({"rule": rule, "input": size, "threshold": threshold, "answers": answers})
+    return cases
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -479,7 +532,12 @@ def main() -> None:
                 "leaves": len(case.leaves),
             }
         )
-    record = {"photos": PHOTOS, "cases": listed, "suppression": suppression(arrays)}
+    record = {
+        "photos": PHOTOS,
+        "cases": listed,
+        "suppression": suppression(arrays),
+        "masks": masks(arrays, hw),
+    }
     np.savez(args.out / "arrays.npz", **arrays)
     (args.out / "cases.json").write_text(json.dumps(record))
 
