@@ -24,8 +24,11 @@ type Detector struct {
 	alone atomic.Bool
 }
 
-// Load loads a model file whose task is detection.
+// Load loads a model file whose task is detection, or of which nothing says the task.
 func Load(path string, o vit.Options) (*Detector, error) {
+	if o.Task == "" {
+		o.Task = vit.TaskDetection
+	}
 	m, err := vit.LoadModel(path, o)
 	if err != nil {
 		return nil, err

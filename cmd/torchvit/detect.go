@@ -28,6 +28,7 @@ type detectFlags struct {
 	maskThreshold  float32
 	format         string
 	out, palette   string
+	describing     *describing
 }
 
 func newDetectCommand(a *app) *cobra.Command {
@@ -41,13 +42,12 @@ func newDetectCommand(a *app) *cobra.Command {
 			"Scores below the threshold go first, then other classes than --classes, then boxes that overlap with\n" +
 			"better ones (--nms), then what is more than --max. A class is a label of the file, or its number.\n\n" +
 			"Formats: text; json, a line for each photo; hf, as the object-detection pipeline of transformers gives\n" +
-			"it, a line for each photo; coco, one list of results, with masks where the model has some; yolo and\n" +
-			"voc, a file for each photo in --out. COCO's image_id is the number that the photo's name is, where all\n" +
-			"are numbers, else its place from 1; category_id is the class's number in the model.",
+			"it, a line for each photo; yolo and voc, the text and a file for each photo in --out.",
 		Example: "  torchvit detect detector.pt street.jpg --out pictures   # pictures/street.detections.jpg\n" +
 			"  torchvit detect detector.pt street.jpg --threshold 0.8 --json\n" +
 			"  torchvit detect detector.pt street.jpg --classes car,bus --class-threshold bus=0.3 --nms agnostic\n" +
-			"  torchvit detect detector.pt photos/*.jpg --threshold 0.001 --format coco > results.json",
+			"  torchvit detect detector.pt photos/*.jpg --format voc --out Annotations\n" +
+			"  torchvit detect bare.torchscript street.jpg --output-kind yolo --size 640 --resize letterbox --labels coco",
 		Args:              modelAndImages,
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,6 +76,7 @@ func newDetectCommand(a *app) *cobra.Command {
 	flags.StringVar(&f.format, "format", "text", "`form` of the answer: "+strings.Join(detectFormats, ", "))
 	flags.StringVar(&f.out, "out", "", "`folder` for the photos with boxes drawn on them, or for the files of --format yolo and voc")
 	paletteFlag(cmd, &f.palette)
+	f.describing = describeFlags(cmd)
 	for name, values := range map[string][]string{
 		"nms": {"none", "class", "agnostic"}, "soft-nms": {"linear", "gaussian"}, "format": detectFormats,
 	} {
@@ -85,7 +86,7 @@ func newDetectCommand(a *app) *cobra.Command {
 }
 
 // detectFormats are the values of --format.
-var detectFormats = []string{"text", "json", "hf", "coco", "yolo", "voc"}
+var detectFormats = []string{"text", "json", "hf", "yolo", "voc"}
 
 // options checks the flags and fills f.o. There 0 stands for the file's own, so that a 0 of the command line
 // becomes the number next to it.
@@ -194,11 +195,6 @@ type hfBox struct {
 
 func (h hfAnswer) print(w io.Writer) error { return printLine(w, h) }
 
-// nothing is the answer of formats that are files.
-type nothing struct{}
-
-func (nothing) print(io.Writer) error { return nil }
-
 // answer puts detections into a format's form. size is the photo's, width and height.
 func (f *detectFlags) answer(path string, size image.Point, list []det.Detection) printer {
 	switch f.format {
@@ -209,13 +205,14 @@ func (f *detectFlags) answer(path string, size image.Point, list []det.Detection
 			answer = append(answer, hfResult{float64(d.Score), d.Label, b})
 		}
 		return answer
-	case "yolo", "voc":
-		return nothing{}
 	}
 	answer := &detectAnswer{Image: path, Width: size.X, Height: size.Y, Detections: []detectResult{}}
 	for _, d := range list {
 		b := detectBox{number(d.Box.X1), number(d.Box.Y1), number(d.Box.X2), number(d.Box.Y2)}
 		answer.Detections = append(answer.Detections, detectResult{number(d.Score), d.Label, b})
+	}
+	if f.format == "json" {
+		return jsonLine{answer}
 	}
 	return answer
 }
@@ -240,7 +237,11 @@ func (a *app) detect(ctx context.Context, path string, photos []string, f *detec
 	if err != nil {
 		return err
 	}
-	model, err := det.Load(path, vit.Options{Device: device})
+	options, err := f.describing.options(path, vit.TaskDetection, device)
+	if err != nil {
+		return err
+	}
+	model, err := det.Load(path, options)
 	if err != nil {
 		return err
 	}
@@ -252,7 +253,6 @@ func (a *app) detect(ctx context.Context, path string, photos []string, f *detec
 	if err != nil {
 		return err
 	}
-	a.json = (a.json || f.format == "json") && (f.format == "json" || f.format == "text")
 	return a.eachImage(ctx, photos, func(ctx context.Context, path string) (found, error) {
 		photo, err := openPhoto(ctx, path)
 		if err != nil {
