@@ -10,10 +10,14 @@ import (
 // farthest is how far from the first pixel a polygon's points may lie: five times that still fits C's int.
 const farthest = 1e8
 
+// mostColumns bounds the memory that an outline takes: edges times columns of the image that each crosses.
+const mostColumns = 1 << 28
+
 // FromPolygons gives the union of polygons, each [x0, y0, x1, y1, ...] in pixels with at least three
 // points, closed from the last to the first (pycocotools: frPyObjects and merge, what COCO.annToRLE does).
 // No polygon gives an empty mask. What lies outside the image is cut off. The error is [ErrRLE] for an odd
-// number of values, fewer than six, and values that are not finite or beyond 1e8.
+// number of values, fewer than six, values that are not finite or beyond 1e8, and outlines that cross more
+// than 1<<28 columns.
 //
 // The rule is that of COCO's rleFrPoly: the outline is drawn with Bresenham's steps on a grid five times
 // as fine, and where it crosses the middle of a pixel's column the column changes its value.
@@ -29,14 +33,23 @@ func FromPolygons(polygons [][]float64, height, width int) (RLE, error) {
 	}
 	var events []event
 	var crossings []uint32
+	columns := 0.0
 	for i, points := range polygons {
 		if len(points) < 6 || len(points)%2 != 0 {
 			return RLE{}, fmt.Errorf("%w: got polygon %d of %d values, want x and y of at least 3 points", ErrRLE, i, len(points))
 		}
-		for _, v := range points {
+		x := points[len(points)-2]
+		for j, v := range points {
 			if !(math.Abs(v) <= farthest) {
 				return RLE{}, fmt.Errorf("%w: got polygon %d with a point at %v, want -1e8 to 1e8", ErrRLE, i, v)
 			}
+			if j%2 == 0 {
+				columns += min(math.Abs(v-x), float64(width))
+				x = v
+			}
+		}
+		if columns > mostColumns {
+			return RLE{}, fmt.Errorf("%w: got polygons that cross %.0f columns, want %d at most", ErrRLE, columns, mostColumns)
 		}
 		crossings = outline(crossings[:0], points, height, width)
 		slices.Sort(crossings)
