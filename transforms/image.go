@@ -55,6 +55,34 @@ func (m *Image) Tensor() (*torch.Tensor, error) {
 		[]int64{l.Channels, l.Height, l.Width}, []int64{l.StrideChannel, l.StrideRow, l.StridePixel}, 0)
 }
 
+// RGBA copies the picture for Go's image packages: opaque, a grey picture as equal red, green and blue.
+// ErrDType (torch's) for a float32 image.
+func (m *Image) RGBA() (*image.RGBA, error) {
+	if m.dtype != torch.Uint8 {
+		return nil, fmt.Errorf("image: %w: got %s, want uint8", torch.ErrDType, m.dtype)
+	}
+	l := m.layout
+	pixel, channel := int(l.StridePixel), int(l.StrideChannel)
+	if l.Channels == 1 {
+		channel = 0
+	}
+	out := image.NewRGBA(image.Rect(0, 0, m.Width(), m.Height()))
+	err := torch.WithData(m.pixels, func(src []uint8) error {
+		for y := range m.Height() {
+			row, from := out.Pix[y*out.Stride:(y+1)*out.Stride], src[y*int(l.StrideRow):]
+			for x, at := 0, 0; x < len(row); x, at = x+4, at+pixel {
+				p := row[x : x+4 : x+4]
+				p[0], p[1], p[2], p[3] = from[at], from[at+channel], from[at+2*channel], 255
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	return out, nil
+}
+
 // newPixels makes an image of undefined bytes, H x W x C, and runs fill on its memory.
 func newPixels(height, width, channels int, fill func(dst []byte) error) (*Image, error) {
 	t, err := torch.Empty([]int64{int64(height), int64(width), int64(channels)}, torch.TensorOptions{DType: torch.Uint8})

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"image"
+	"image/color"
 	"image/png"
 	"runtime"
 	"sync"
@@ -310,4 +311,43 @@ func TestFlatMemory(t *testing.T) {
 	require.Equal(t, before.Live, after.Live)
 	require.Less(t, after.Resident-before.Resident, int64(24<<20))
 	t.Logf("480 batches: resident memory %+d KB", (after.Resident-before.Resident)>>10)
+}
+
+func TestImageRGBA(t *testing.T) {
+	photo, err := Open(t.Context(), "../testdata/images/chelsea.png", DecodeOptions{})
+	require.NoError(t, err)
+	defer photo.Close()
+	whole, err := photo.RGBA()
+	require.NoError(t, err)
+	again, err := FromImage(whole)
+	require.NoError(t, err)
+	defer again.Close()
+	want, err := photo.Tensor()
+	require.NoError(t, err)
+	defer want.Close()
+	got, err := again.Tensor()
+	require.NoError(t, err)
+	defer got.Close()
+	equal, err := torch.Equal(got, want)
+	require.NoError(t, err)
+	require.True(t, equal)
+
+	grey, err := torch.NewTensor([]uint8{1, 2, 3, 4, 5, 6}, 1, 2, 3)
+	require.NoError(t, err)
+	defer grey.Close()
+	small, err := FromTensor(grey)
+	require.NoError(t, err)
+	defer small.Close()
+	img, err := small.RGBA()
+	require.NoError(t, err)
+	require.Equal(t, color.RGBA{R: 6, G: 6, B: 6, A: 255}, img.RGBAAt(2, 1))
+
+	float, err := torch.Zeros([]int64{3, 2, 2}, torch.TensorOptions{})
+	require.NoError(t, err)
+	defer float.Close()
+	other, err := FromTensor(float)
+	require.NoError(t, err)
+	defer other.Close()
+	_, err = other.RGBA()
+	require.ErrorIs(t, err, torch.ErrDType)
 }

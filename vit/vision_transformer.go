@@ -161,3 +161,107 @@ func (v *VisionTransformer) scores(ctx context.Context, logits *torch.Tensor) (*
 	defer scores.Close()
 	return torch.CallTensor(ctx, "aten::sigmoid", scores)
 }
+
+// AttentionMaps is the class token's attention to the patches of one photo, in one block.
+type AttentionMaps struct {
+	// Block is the block, from 0.
+	Block int
+	// Heads, Rows and Columns are the sizes of Values; Rows x Columns is the grid of patches.
+	Heads, Rows, Columns int
+	// Values are the weights, head by head, row by row: softmax's, 0 to 1, prefix tokens left out.
+	Values []float32
+	// Geometry tells which part of the photo the grid covers.
+	Geometry transforms.Geometry
+}
+
+// Head is the map of one head, Rows x Columns values.
+func (a *AttentionMaps) Head(i int) []float32 {
+	n := a.Rows * a.Columns
+	return a.Values[i*n : (i+1)*n]
+}
+
+// Mean is the mean of all heads, Rows x Columns values, added up in float32 in the order of the heads.
+func (a *AttentionMaps) Mean() []float32 {
+	mean := make([]float32, a.Rows*a.Columns)
+	for h := range a.Heads {
+		for i, v := range a.Head(h) {
+			mean[i] += v
+		}
+	}
+	for i := range mean {
+		mean[i] /= float32(a.Heads)
+	}
+	return mean
+}
+
+// Attend gives the class token's attention of one block for each photo, as DINO's
+// visualize_attention.py does: row 0 of the weights, prefix columns dropped, folded to the grid. A
+// negative block counts from the last.
+func (v *VisionTransformer) Attend(ctx context.Context, block int, images ...transforms.Source) ([]*AttentionMaps, error) {
+	inputs, err := v.Prepare(ctx, 0, images...)
+	if err != nil {
+		return nil, err
+	}
+	defer CloseInputs(inputs)
+	answers := make([]*AttentionMaps, len(images))
+	for _, in := range inputs {
+		maps, err := v.attend(ctx, block, in)
+		if err != nil {
+			return nil, err
+		}
+		for i, index := range in.Index {
+			answers[index] = maps[i]
+		}
+	}
+	return answers, nil
+}
+
+func (v *VisionTransformer) attend(ctx context.Context, block int, in Input) ([]*AttentionMaps, error) {
+	tokens := v.meta.Tokens
+	if tokens == nil || len(tokens.PatchSize) == 0 {
+		return nil, fmt.Errorf("attend: %w: the metadata has no tokens.patch_size", ErrNoMetadata)
+	}
+	attention, err := v.Attention(ctx, in.Pixels, block)
+	if err != nil {
+		return nil, err
+	}
+	defer attention.Close()
+	shape, pixels := attention.Shape(), in.Pixels.Shape()
+	patchH, patchW := tokens.PatchSize[0], tokens.PatchSize[len(tokens.PatchSize)-1]
+	rows, columns := int(pixels[2])/patchH, int(pixels[3])/patchW
+	prefix := tokens.Prefix
+	if len(shape) != 4 || shape[0] != pixels[0] || shape[2] != shape[3] || int(shape[3]) != prefix+rows*columns {
+		return nil, fmt.Errorf("attend: %w: got attention of %v, want (%d, heads, N, N) with N = %d prefix tokens and %d x %d patches", torch.ErrShape, shape, pixels[0], prefix, rows, columns)
+	}
+	if block < 0 {
+		block += tokens.Depth
+	}
+	// Only row 0 crosses: (B, heads, N, N)[:, :, 0, prefix:].
+	var scope torch.Scope
+	defer scope.Close()
+	own := torch.Own(&scope)
+	row, err := own(torch.CallTensor(ctx, "aten::select.int", attention, 2, 0))
+	if err != nil {
+		return nil, err
+	}
+	if row, err = own(torch.CallTensor(ctx, "aten::slice.Tensor", row, 2, prefix, nil, 1)); err != nil {
+		return nil, err
+	}
+	if row, err = own(row.CastTo(torch.Float32)); err != nil {
+		return nil, err
+	}
+	values, err := torch.CopyData[float32](row)
+	if err != nil {
+		return nil, err
+	}
+	heads := int(shape[1])
+	n := heads * rows * columns
+	maps := make([]*AttentionMaps, shape[0])
+	for b := range maps {
+		maps[b] = &AttentionMaps{
+			Block: block, Heads: heads, Rows: rows, Columns: columns,
+			Values: values[b*n : (b+1)*n : (b+1)*n], Geometry: in.Geometry[b],
+		}
+	}
+	return maps, nil
+}

@@ -123,7 +123,7 @@ func (a *app) attend(ctx context.Context, path string, photos []string, o attend
 		if pics == nil {
 			return f, nil
 		}
-		img, err := picture(photo)
+		img, err := photo.RGBA()
 		if err != nil {
 			return found{}, err
 		}

@@ -120,7 +120,7 @@ func (a *app) classify(ctx context.Context, path string, photos []string, o clas
 		if pics == nil {
 			return f, nil
 		}
-		img, err := picture(photo)
+		img, err := photo.RGBA()
 		if err != nil {
 			return found{}, err
 		}

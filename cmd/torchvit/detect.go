@@ -275,7 +275,7 @@ func (a *app) detect(ctx context.Context, path string, photos []string, f *detec
 			}
 			return found{answer, []string{file}}, nil
 		}
-		img, err := picture(photo)
+		img, err := photo.RGBA()
 		if err != nil {
 			return found{}, err
 		}

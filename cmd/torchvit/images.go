@@ -15,7 +15,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/torchvit/torchvit/internal/annotate"
-	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/transforms"
 )
 
@@ -167,26 +166,6 @@ func (p *pictures) image(photo, suffix string, img image.Image) (string, error) 
 // closes it.
 func openPhoto(ctx context.Context, path string) (*transforms.Image, error) {
 	return transforms.Open(ctx, path, transforms.DecodeOptions{})
-}
-
-// picture copies a decoded photo for drawing.
-func picture(photo *transforms.Image) (*image.RGBA, error) {
-	t, err := photo.Tensor()
-	if err != nil {
-		return nil, err
-	}
-	defer t.Close()
-	planes, err := torch.CopyData[uint8](t) // (3, H, W)
-	if err != nil {
-		return nil, err
-	}
-	out := image.NewRGBA(image.Rect(0, 0, photo.Width(), photo.Height()))
-	n := len(planes) / 3
-	for i := range n {
-		p := out.Pix[4*i : 4*i+4 : 4*i+4]
-		p[0], p[1], p[2], p[3] = planes[i], planes[n+i], planes[2*n+i], 255
-	}
-	return out, nil
 }
 
 // modelAndImages wants MODEL IMAGE...

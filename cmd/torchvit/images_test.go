@@ -101,7 +101,7 @@ func TestPictureIsThePhoto(t *testing.T) {
 	img, err := openPhoto(t.Context(), photoFile(t, "chelsea.png"))
 	require.NoError(t, err)
 	defer img.Close()
-	got, err := picture(img)
+	got, err := img.RGBA()
 	require.NoError(t, err)
 	want := decodePNG(t, photoFile(t, "chelsea.png"))
 	require.Equal(t, want.Bounds(), got.Bounds())
