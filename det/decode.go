@@ -112,6 +112,11 @@ func (o *ops) callWith(options torch.CallOptions, name string, args ...any) *tor
 	return v.(*torch.Tensor)
 }
 
+// view is call for operators that copy nothing, which need no lane.
+func (o *ops) view(name string, args ...any) *torch.Tensor {
+	return o.callWith(torch.CallOptions{OnCaller: true}, name, args...)
+}
+
 // pair is call for operators that give two tensors.
 func (o *ops) pair(name string, args ...any) (a, b *torch.Tensor) {
 	if o.err != nil {
@@ -127,16 +132,24 @@ func (o *ops) pair(name string, args ...any) (a, b *torch.Tensor) {
 }
 
 func (o *ops) cast(t *torch.Tensor, dtype torch.DType) *torch.Tensor {
-	if o.err != nil {
-		return nil
+	if o.err != nil || t.DType() == dtype {
+		return t
 	}
 	t, o.err = torch.Own(&o.scope)(t.CastTo(dtype))
 	return t
 }
 
+func (o *ops) cpu(t *torch.Tensor) *torch.Tensor {
+	if o.err != nil || !t.Device().IsCUDA() {
+		return t
+	}
+	t, o.err = torch.Own(&o.scope)(t.To(torch.CPU))
+	return t
+}
+
 // slice is t[..., from:to] of a dimension.
 func (o *ops) slice(t *torch.Tensor, dim, from, to int) *torch.Tensor {
-	return o.call("aten::slice.Tensor", t, dim, from, to, 1)
+	return o.view("aten::slice.Tensor", t, dim, from, to, 1)
 }
 
 // corners is transformers' center_to_corners_format and ultralytics' xywh2xyxy: cxcywh to xyxy.
@@ -150,18 +163,28 @@ func (o *ops) corners(boxes *torch.Tensor) *torch.Tensor {
 	return o.call("aten::cat", []*torch.Tensor{low, high}, -1)
 }
 
-// output gives boxes, labels and scores away to one that outlives o.
+// output makes one that outlives o and the answer.
 func (o *ops) output(boxes, labels, scores, masks *torch.Tensor) *Output {
-	boxes, labels, scores = o.cast(boxes, torch.Float32), o.cast(labels, torch.Int64), o.cast(scores, torch.Float32)
+	out := &Output{}
+	for _, part := range []struct {
+		place **torch.Tensor
+		t     *torch.Tensor
+		dtype torch.DType
+	}{
+		{&out.Boxes, boxes, torch.Float32},
+		{&out.Labels, labels, torch.Int64},
+		{&out.Scores, scores, torch.Float32},
+	} {
+		if o.err == nil {
+			*part.place, o.err = part.t.CastTo(part.dtype)
+		}
+	}
 	if o.err == nil && masks != nil {
-		masks, o.err = torch.Own(&o.scope)(masks.Alias())
+		out.Masks, o.err = masks.Alias()
 	}
 	if o.err != nil {
+		out.Close()
 		return nil
-	}
-	out := &Output{Boxes: o.scope.Keep(boxes), Labels: o.scope.Keep(labels), Scores: o.scope.Keep(scores)}
-	if masks != nil {
-		out.Masks = o.scope.Keep(masks)
 	}
 	return out
 }
@@ -276,7 +299,7 @@ func setPrediction(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*
 	})
 }
 
-func (o *ops) row(t *torch.Tensor, b int) *torch.Tensor { return o.call("aten::select.int", t, 0, b) }
+func (o *ops) row(t *torch.Tensor, b int) *torch.Tensor { return o.view("aten::select.int", t, 0, b) }
 
 // setPredictionSigmoid is transformers' post_process_object_detection of Deformable DETR and RT-DETR.
 func setPredictionSigmoid(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*Output, error) {
@@ -294,8 +317,8 @@ func setPredictionSigmoid(ctx context.Context, leaves []*torch.Tensor, r *reques
 		var index *torch.Tensor
 		scores, index = o.pair("aten::topk", probabilities, k, 1)
 		labels = o.call("aten::remainder.Scalar", index, classes)
-		query := o.call("aten::unsqueeze", o.call("aten::floor_divide.Scalar", index, classes), -1)
-		boxes = o.call("aten::gather", o.corners(leaves[1]), 1, o.call("aten::expand", query, []int64{-1, -1, 4}))
+		query := o.view("aten::unsqueeze", o.call("aten::floor_divide.Scalar", index, classes), -1)
+		boxes = o.call("aten::gather", o.corners(leaves[1]), 1, o.view("aten::expand", query, []int64{-1, -1, 4}))
 		boxes = o.onTargets(boxes, r)
 	}, func(o *ops, b int) *Output {
 		return o.output(o.row(boxes, b), o.row(labels, b), o.row(scores, b), nil)
@@ -305,20 +328,23 @@ func setPredictionSigmoid(ctx context.Context, leaves []*torch.Tensor, r *reques
 // wanted makes the output of boxes (A, 4), cxcywh, and the scores of their classes (A, C): of the best class,
 // or with multiLabel of every class, as ultralytics' non_max_suppression. Scores below r.floor are left out.
 func (o *ops) wanted(boxes, classes *torch.Tensor, r *request) *Output {
+	if r.floor >= 0 { // most are below it, and finding the best class of all costs more than this
+		best := o.call("aten::amax", classes, []int{1})
+		places := o.places(o.call("aten::ge.Scalar", best, r.floor), 0)
+		boxes, classes = o.call("aten::index_select", boxes, 0, places), o.call("aten::index_select", classes, 0, places)
+	}
 	if r.multiLabel && r.floor >= 0 {
 		reach := o.call("aten::ge.Scalar", classes, r.floor)
-		places := o.call("aten::nonzero", reach) // (K, 2), row by row
-		anchor, label := o.call("aten::select.int", places, 1, 0), o.call("aten::select.int", places, 1, 1)
-		scores := o.call("aten::masked_select", classes, reach)
-		return o.output(o.corners(o.call("aten::index_select", boxes, 0, anchor)), label, scores, nil)
+		boxes = o.call("aten::index_select", boxes, 0, o.places(reach, 0))
+		return o.output(o.corners(boxes), o.places(reach, 1), o.call("aten::masked_select", classes, reach), nil)
 	}
 	scores, labels := o.pair("aten::max.dim", classes, 1, false)
-	if r.floor >= 0 {
-		places := o.call("aten::flatten.using_ints", o.call("aten::nonzero", o.call("aten::ge.Scalar", scores, r.floor)), 0, -1)
-		pick := func(t *torch.Tensor) *torch.Tensor { return o.call("aten::index_select", t, 0, places) }
-		boxes, labels, scores = pick(boxes), pick(labels), pick(scores)
-	}
 	return o.output(o.corners(boxes), labels, scores, nil)
+}
+
+// places are the indices in one dimension of the elements that are true, row by row.
+func (o *ops) places(mask *torch.Tensor, dim int) *torch.Tensor {
+	return o.view("aten::select.int", o.call("aten::nonzero", mask), 1, dim)
 }
 
 // yolo reads ultralytics' (B, 4+C, A). Rows after those of the labels, such as the coefficients of masks, are
@@ -333,7 +359,7 @@ func yolo(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*Output, e
 	}
 	var answer *torch.Tensor
 	return r.each(ctx, func(o *ops) {
-		answer = o.call("aten::transpose.int", o.cast(leaves[0], torch.Float32), 1, 2)
+		answer = o.view("aten::transpose.int", o.cast(leaves[0], torch.Float32), 1, 2)
 	}, func(o *ops, b int) *Output {
 		one := o.row(answer, b) // (A, 4+C)
 		return o.wanted(o.slice(one, 1, 0, 4), o.slice(one, 1, 4, last), r)
@@ -347,7 +373,7 @@ func yoloEnd2End(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*Ou
 	}
 	return r.each(ctx, func(*ops) {}, func(o *ops, b int) *Output {
 		one := o.row(leaves[0], b)
-		column := func(i int) *torch.Tensor { return o.call("aten::select.int", one, 1, i) }
+		column := func(i int) *torch.Tensor { return o.view("aten::select.int", one, 1, i) }
 		return o.output(o.slice(one, 1, 0, 4), column(5), column(4), nil)
 	})
 }
@@ -403,7 +429,7 @@ func (o *ops) gridLevel(t *torch.Tensor, r *request, anchors [][2]float64, field
 
 	y := o.cast(t, torch.Float32)
 	y = o.call("aten::reshape", y, []int64{int64(r.n), a, fields, h, w})
-	y = o.call("aten::sigmoid", o.call("aten::permute", y, []int64{0, 1, 3, 4, 2}))
+	y = o.call("aten::sigmoid", o.view("aten::permute", y, []int64{0, 1, 3, 4, 2}))
 	center := o.call("aten::sub.Scalar", o.call("aten::mul.Scalar", o.slice(y, -1, 0, 2), 2), 0.5)
 	center = o.call("aten::add.Tensor", center, o.constant(cells, t, 1, 1, h, w, 2))
 	center = o.call("aten::mul.Tensor", center, o.constant(strides, t, 2))

@@ -43,15 +43,15 @@ func (s *settings) mask(ctx context.Context, masks *torch.Tensor, index int, g t
 		// On a lane even for small masks: the kernel's last bits depend on the number of threads.
 		mask = o.callWith(torch.CallOptions{OnLane: true}, "aten::upsample_bilinear2d", o.cast(mask, torch.Float32), []int{g.Height, g.Width}, false, nil, nil)
 	}
-	set := o.call("aten::gt.Scalar", mask, float64(s.maskAbove))
+	set := o.call("aten::contiguous", o.cpu(o.call("aten::gt.Scalar", mask, float64(s.maskAbove))))
 	if o.err != nil {
 		return nil, o.err
 	}
-	pixels, err := torch.CopyData[bool](set)
-	if err != nil {
-		return nil, err
-	}
-	rle, err := coco.Encode(pixels, g.Height, g.Width)
+	var rle coco.RLE
+	err := torch.WithData(set, func(pixels []bool) (err error) {
+		rle, err = coco.Encode(pixels, g.Height, g.Width)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
