@@ -6,12 +6,14 @@ import (
 	"image"
 	"io"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/torchvit/torchvit/coco"
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/det"
 	"github.com/torchvit/torchvit/seg"
@@ -29,6 +31,9 @@ type detectFlags struct {
 	format         string
 	out, palette   string
 	describing     *describing
+
+	imageIDs map[string]int64
+	results  []coco.Result
 }
 
 func newDetectCommand(a *app) *cobra.Command {
@@ -42,10 +47,14 @@ func newDetectCommand(a *app) *cobra.Command {
 			"Scores below the threshold go first, then other classes than --classes, then boxes that overlap with\n" +
 			"better ones (--nms), then what is more than --max. A class is a label of the file, or its number.\n\n" +
 			"Formats: text; json, a line for each photo; hf, as the object-detection pipeline of transformers gives\n" +
-			"it, a line for each photo; yolo and voc, the text and a file for each photo in --out.",
+			"it, a line for each photo; coco, one list of results for all photos, with masks where the model has\n" +
+			"some; yolo (the outlines of masks, else boxes) and voc, the text and a file for each photo in --out.\n" +
+			"COCO's image_id is the number that the photo's name is (000000000139.jpg) where all names are numbers,\n" +
+			"else its place from 1; category_id is the class's number in the model.",
 		Example: "  torchvit detect detector.pt street.jpg --out pictures   # pictures/street.detections.jpg\n" +
 			"  torchvit detect detector.pt street.jpg --threshold 0.8 --json\n" +
 			"  torchvit detect detector.pt street.jpg --classes car,bus --class-threshold bus=0.3 --nms agnostic\n" +
+			"  torchvit detect detector.pt photos/*.jpg --threshold 0.001 --format coco > results.json\n" +
 			"  torchvit detect detector.pt photos/*.jpg --format voc --out Annotations\n" +
 			"  torchvit detect bare.torchscript street.jpg --output-kind yolo --size 640 --resize letterbox --labels coco",
 		Args:              modelAndImages,
@@ -86,7 +95,7 @@ func newDetectCommand(a *app) *cobra.Command {
 }
 
 // detectFormats are the values of --format.
-var detectFormats = []string{"text", "json", "hf", "yolo", "voc"}
+var detectFormats = []string{"text", "json", "hf", "coco", "yolo", "voc"}
 
 // options checks the flags and fills f.o. There 0 stands for the file's own, so that a 0 of the command line
 // becomes the number next to it.
@@ -195,9 +204,52 @@ type hfBox struct {
 
 func (h hfAnswer) print(w io.Writer) error { return printLine(w, h) }
 
+// cocoAnswer is a photo's part of COCO's results, which are one list for all photos.
+type cocoAnswer struct {
+	all  *[]coco.Result
+	list []coco.Result
+}
+
+func (c *cocoAnswer) print(io.Writer) error {
+	*c.all = append(*c.all, c.list...)
+	return nil
+}
+
+func cocoResults(image int64, list []det.Detection) (results []coco.Result) {
+	for _, d := range list {
+		x, y, w, h := d.Box.XYWH()
+		results = append(results, coco.Result{
+			ImageID: image, CategoryID: int64(d.LabelID), Score: float64(d.Score), Mask: d.Mask,
+			Box: &coco.Box{float64(x), float64(y), float64(w), float64(h)},
+		})
+	}
+	return results
+}
+
+// cocoImageIDs gives each photo the number that its name is, where all are, else its place from 1.
+func cocoImageIDs(photos []string) map[string]int64 {
+	numbers, places := map[string]int64{}, map[string]int64{}
+	for i, path := range photos {
+		name := filepath.Base(path)
+		id, err := strconv.ParseInt(strings.TrimSuffix(name, filepath.Ext(name)), 10, 64)
+		if err == nil {
+			numbers[path] = id
+		}
+		if places[path] == 0 {
+			places[path] = int64(i) + 1
+		}
+	}
+	if len(numbers) == len(places) {
+		return numbers
+	}
+	return places
+}
+
 // answer puts detections into a format's form. size is the photo's, width and height.
 func (f *detectFlags) answer(path string, size image.Point, list []det.Detection) printer {
 	switch f.format {
+	case "coco":
+		return &cocoAnswer{&f.results, cocoResults(f.imageIDs[path], list)}
 	case "hf":
 		answer := hfAnswer{}
 		for _, d := range list {
@@ -222,11 +274,19 @@ func (f *detectFlags) file(pics *pictures, path string, size image.Point, list [
 	img := dataset.Image{Path: path, Width: size.X, Height: size.Y}
 	for _, d := range list {
 		b := dataset.Box{X1: float64(d.Box.X1), Y1: float64(d.Box.Y1), X2: float64(d.Box.X2), Y2: float64(d.Box.Y2)}
-		img.Objects = append(img.Objects, dataset.Object{Label: d.Label, Class: d.LabelID, Box: b, Score: float64(d.Score)})
+		object := dataset.Object{Label: d.Label, Class: d.LabelID, Box: b, Score: float64(d.Score)}
+		if d.Mask != nil {
+			outlines, err := d.Mask.Polygons()
+			if err != nil {
+				return "", err
+			}
+			object.Polygons = outlines
+		}
+		img.Objects = append(img.Objects, object)
 	}
 	if f.format == "yolo" {
 		file := pics.path(path, ".txt")
-		return file, dataset.WriteYOLO(file, img, dataset.YOLOOptions{})
+		return file, dataset.WriteYOLO(file, img, dataset.YOLOOptions{Polygons: true})
 	}
 	file := pics.path(path, ".xml")
 	return file, dataset.WriteVOC(file, img, dataset.VOCOptions{Scores: true})
@@ -253,7 +313,10 @@ func (a *app) detect(ctx context.Context, path string, photos []string, f *detec
 	if err != nil {
 		return err
 	}
-	return a.eachImage(ctx, photos, func(ctx context.Context, path string) (found, error) {
+	if f.format == "coco" {
+		f.imageIDs, f.results, a.json = cocoImageIDs(photos), []coco.Result{}, false
+	}
+	err = a.eachImage(ctx, photos, func(ctx context.Context, path string) (found, error) {
 		photo, err := openPhoto(ctx, path)
 		if err != nil {
 			return found{}, err
@@ -286,4 +349,8 @@ func (a *app) detect(ctx context.Context, path string, photos []string, f *detec
 		file, err = pics.image(path, ".detections.jpg", drawn)
 		return found{answer, []string{file}}, err
 	})
+	if err != nil || f.format != "coco" {
+		return err
+	}
+	return printLine(a.stdout, f.results)
 }

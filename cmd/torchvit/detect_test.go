@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/torchvit/torchvit/coco"
 )
 
 // detected is what detect --json says of one photo.
@@ -59,6 +62,32 @@ func TestDetectFormats(t *testing.T) {
 			assert.Equal(t, d.Label, hf[j].Label)
 			assert.Equal(t, map[string]int{"xmin": int(d.Box.XMin), "ymin": int(d.Box.YMin), "xmax": int(d.Box.XMax), "ymax": int(d.Box.YMax)}, hf[j].Box)
 		}
+	}
+
+	numbered := filepath.Join(t.TempDir(), "000000000139.jpg")
+	data, err := os.ReadFile(coffee)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(numbered, data, 0o644))
+	for _, photos := range [][]string{{coffee, astronaut}, {numbered}} {
+		out, _ = ok(t, append([]string{"detect", generated(t, "detection.pt"), "--format", "coco", "--json"}, photos...)...)
+		results, err := coco.ReadResults(strings.NewReader(out))
+		require.NoError(t, err)
+		for i, photo := range photos {
+			id := int64(i) + 1
+			if photo == numbered {
+				id = 139
+			}
+			for _, d := range want[i].Detections {
+				r := results[0]
+				results = results[1:]
+				assert.Equal(t, id, r.ImageID)
+				assert.Equal(t, float32(d.Score), float32(r.Score))
+				assert.Equal(t, d.Label, fmt.Sprintf("thing %d", r.CategoryID))
+				assert.Equal(t, float32(d.Box.XMin), float32(r.Box[0]))
+				assert.Equal(t, float32(d.Box.YMax)-float32(d.Box.YMin), float32(r.Box[3]))
+			}
+		}
+		assert.Empty(t, results)
 	}
 
 	dir := t.TempDir()
