@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/png"
 	"io"
 
 	"github.com/torchvit/torchvit/internal/annotate"
@@ -77,7 +76,7 @@ func (m *ClassMap) EncodePNG(w io.Writer, p Palette) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	return png.Encode(w, m.Image(p))
+	return annotate.EncodePNG(w, m.Image(p))
 }
 
 // WritePNG writes the class map to the file path, as EncodePNG does, whole or not

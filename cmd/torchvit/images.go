@@ -156,7 +156,13 @@ func (p *pictures) path(photo, suffix string) string {
 // image writes a picture of a photo, whole or not at all, and gives its place.
 func (p *pictures) image(photo, suffix string, img image.Image) (string, error) {
 	path := p.path(photo, suffix)
-	if err := annotate.WriteImage(path, img); err != nil {
+	write := func(w io.Writer) error { return transforms.EncodePNG(w, img) }
+	if filepath.Ext(path) == ".jpg" {
+		write = func(w io.Writer) error {
+			return transforms.EncodeJPEG(context.Background(), w, img, annotate.JPEGQuality)
+		}
+	}
+	if err := annotate.WriteFile(path, write); err != nil {
 		return "", fmt.Errorf("--out: %w", err)
 	}
 	return path, nil

@@ -385,3 +385,146 @@ func TestWriteImage(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, left, 2)
 }
+
+func TestPNGIsTheSamePicture(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	palette := make(color.Palette, 256)
+	for i := range palette {
+		palette[i] = color.NRGBA{uint8(i), uint8(3 * i), uint8(255 - i), uint8(255 - i/200*100)}
+	}
+	for _, size := range []image.Point{{1, 1}, {2, 300}, {700, 1}, {13, 11}, {640, 427}, {1500, 900}} {
+		r := image.Rectangle{Max: size}
+		photo := image.NewRGBA(r)
+		classes := image.NewPaletted(r, palette)
+		gray := image.NewGray(r)
+		for y := range size.Y {
+			for x := range size.X {
+				// Slopes, flat parts and noise, so that each filter is used.
+				v := uint8(x/3 + y)
+				if y%97 < 30 {
+					v = uint8(rng.IntN(256))
+				} else if y%97 < 50 {
+					v = uint8(x)
+				}
+				photo.SetRGBA(x, y, color.RGBA{v, v + uint8(x), uint8(y), 255})
+				classes.SetColorIndex(x, y, uint8(x/40*7+y/30))
+				gray.SetGray(x, y, color.Gray{v})
+			}
+		}
+		inner := r.Inset(min(size.X, size.Y) / 5)
+		for name, img := range map[string]image.Image{
+			"photo": photo, "part": photo.SubImage(inner), "classes": classes, "part of classes": classes.SubImage(inner), "gray": gray,
+			"few colours": &image.Paletted{Pix: make([]uint8, size.X*size.Y), Stride: size.X, Rect: r, Palette: palette[:7]},
+		} {
+			var buf strings.Builder
+			require.NoError(t, EncodePNG(&buf, img), name)
+			got, err := png.Decode(strings.NewReader(buf.String()))
+			require.NoError(t, err, "%s of %v", name, size)
+			require.Equal(t, img.Bounds().Size(), got.Bounds().Size(), name)
+			if p, ok := img.(*image.Paletted); ok {
+				require.IsType(t, p, got, name)
+				require.Len(t, got.(*image.Paletted).Palette, len(p.Palette))
+			}
+			b := img.Bounds()
+			for y := range b.Dy() {
+				for x := range b.Dx() {
+					r0, g0, b0, a0 := img.At(b.Min.X+x, b.Min.Y+y).RGBA()
+					r1, g1, b1, a1 := got.At(x, y).RGBA()
+					if r0 != r1 || g0 != g1 || b0 != b1 || a0 != a1 {
+						t.Fatalf("%s of %v differs at %d, %d", name, size, x, y)
+					}
+				}
+			}
+		}
+	}
+	var buf strings.Builder
+	see := image.NewNRGBA(image.Rect(0, 0, 9, 9))
+	require.NoError(t, EncodePNG(&buf, see))
+	got, err := png.Decode(strings.NewReader(buf.String()))
+	require.NoError(t, err)
+	require.Equal(t, see.Pix, got.(*image.NRGBA).Pix, "with alpha")
+	require.Error(t, EncodePNG(&buf, image.NewRGBA(image.Rectangle{})))
+}
+
+func TestPNGIsWrittenWholeOrFails(t *testing.T) {
+	img := image.NewRGBA(image.Rect(0, 0, 900, 700))
+	Fill(img, img.Rect, color.RGBA{9, 8, 7, 255}, 1)
+	var whole strings.Builder
+	require.NoError(t, EncodePNG(&whole, img))
+	full := errors.New("disk full")
+	for _, room := range []int{0, 8, 20, 40, whole.Len() - 5} {
+		require.ErrorIs(t, EncodePNG(&limited{room: room, err: full}, img), full, "%d", room)
+	}
+}
+
+// limited takes a number of bytes and then fails.
+type limited struct {
+	room int
+	err  error
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.room -= len(p); l.room < 0 {
+		return 0, l.err
+	}
+	return len(p), nil
+}
+
+func TestTintsAreMix(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for _, alpha := range []float32{0.1, 0.35, 0.5, 0.55, 0.999} {
+		c := color.RGBA{uint8(rng.IntN(256)), uint8(rng.IntN(256)), uint8(rng.IntN(256)), 255}
+		src, dst := image.NewRGBA(image.Rect(0, 0, 300, 200)), image.NewRGBA(image.Rect(0, 0, 300, 200))
+		Fill(src, src.Rect, c, 1)
+		for i := range dst.Pix {
+			dst.Pix[i] = uint8(rng.IntN(256))
+		}
+		want := append([]uint8{}, dst.Pix...)
+		for i := range want {
+			if i%4 < 3 {
+				want[i] = Mix(want[i], [3]uint8{c.R, c.G, c.B}[i%4], alpha)
+			}
+		}
+		blended := &image.RGBA{Pix: append([]uint8{}, dst.Pix...), Stride: dst.Stride, Rect: dst.Rect}
+		Blend(blended, image.Point{}, src, alpha)
+		require.Equal(t, want, blended.Pix, "Blend at %v", alpha)
+		Fill(dst, dst.Rect, c, alpha)
+		for i := 3; i < len(want); i += 4 {
+			want[i] = 255
+		}
+		require.Equal(t, want, dst.Pix, "Fill at %v", alpha)
+	}
+}
+
+func TestRowsCoverEveryRowOnce(t *testing.T) {
+	for _, h := range []int{0, 1, 2, 3, 1080, 1081} {
+		count := make([]int32, h)
+		Rows(5000, h, func(y0, y1 int) {
+			for y := y0; y < y1; y++ {
+				count[y]++
+			}
+		})
+		for y, n := range count {
+			require.Equal(t, int32(1), n, "row %d of %d", y, h)
+		}
+	}
+}
+
+func TestCellsOutlineTheSetOnes(t *testing.T) {
+	dst := image.NewRGBA(image.Rect(0, 0, 100, 100))
+	white := color.RGBA{255, 255, 255, 255}
+	set := []bool{
+		false, false, false, false,
+		false, true, true, false,
+		false, true, false, false,
+		false, false, false, false,
+	}
+	region := image.Rect(10, 10, 90, 90)
+	Cells(dst, region, set, 4, 4, 2, white)
+	for _, p := range []image.Point{{30, 40}, {50, 30}, {70, 40}, {60, 50}, {50, 60}, {40, 70}, {30, 60}} {
+		assert.Equal(t, white, dst.RGBAAt(p.X, p.Y), "%v", p)
+	}
+	for _, p := range []image.Point{{50, 50 - 5}, {40, 50}, {20, 20}, {10, 40}, {80, 80}, {40, 40}} {
+		assert.NotEqual(t, white, dst.RGBAAt(p.X, p.Y), "%v", p)
+	}
+}

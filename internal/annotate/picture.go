@@ -15,9 +15,12 @@ type Scale struct {
 }
 
 // ScaleFor gives the sizes for a picture of w by h pixels: text of 11 pixels at
-// 200x150, 15 at 512x512, 31 at 2000x1500.
+// 200x150, 15 at 512x512, 31 at 2000x1500, 98 at 8000x6000. A long and narrow picture
+// is looked at as if it were only four times as long as it is wide.
 func ScaleFor(w, h int) Scale {
-	side := math.Sqrt(float64(max(w, 1)) * float64(max(h, 1)))
+	w, h = max(w, 1), max(h, 1)
+	w, h = min(w, 4*h), min(h, 4*w)
+	side := math.Sqrt(float64(w) * float64(h))
 	return Scale{
 		Text:      max(11, math.Round(8+side*0.013)),
 		Thickness: max(1, int(math.Round(0.7+side*0.0025))),
@@ -31,18 +34,44 @@ func ScaleFor(w, h int) Scale {
 func Opaque(img image.Image) *image.RGBA {
 	b := img.Bounds()
 	out := image.NewRGBA(image.Rect(0, 0, b.Dx(), b.Dy()))
-	if o, ok := img.(interface{ Opaque() bool }); ok && o.Opaque() {
-		draw.Draw(out, out.Rect, img, b.Min, draw.Src)
-		return out
+	Rows(b.Dx(), b.Dy(), func(y0, y1 int) { opaqueRows(out, img, b, y0, y1) })
+	return out
+}
+
+func opaqueRows(out *image.RGBA, img image.Image, b image.Rectangle, y0, y1 int) {
+	n := 4 * b.Dx()
+	switch m := img.(type) {
+	case *image.RGBA:
+		part := m.SubImage(image.Rect(b.Min.X, b.Min.Y+y0, b.Max.X, b.Min.Y+y1)).(*image.RGBA)
+		if !part.Opaque() {
+			break // its colours were multiplied with alpha
+		}
+		for y := y0; y < y1; y++ {
+			copy(out.Pix[y*out.Stride:], m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):][:n])
+		}
+		return
+	case *image.NRGBA:
+		for y := y0; y < y1; y++ {
+			row := out.Pix[y*out.Stride : y*out.Stride+n]
+			copy(row, m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):][:n])
+			for i := 3; i < n; i += 4 {
+				row[i] = 255
+			}
+		}
+		return
+	default:
+		if o, ok := img.(interface{ Opaque() bool }); ok && o.Opaque() {
+			draw.Draw(out, image.Rect(0, y0, b.Dx(), y1), img, image.Pt(b.Min.X, b.Min.Y+y0), draw.Src)
+			return
+		}
 	}
-	for y := range b.Dy() {
+	for y := y0; y < y1; y++ {
 		row := out.Pix[y*out.Stride:]
 		for x := range b.Dx() {
 			c := color.NRGBAModel.Convert(img.At(b.Min.X+x, b.Min.Y+y)).(color.NRGBA)
 			row[4*x], row[4*x+1], row[4*x+2], row[4*x+3] = c.R, c.G, c.B, 255
 		}
 	}
-	return out
 }
 
 // Mix is one byte of Pillow's Image.blend: a + alpha*(b-a) in float32, truncated.
@@ -56,28 +85,59 @@ func Mix(a, b uint8, alpha float32) uint8 {
 // [0, 1]: Pillow's Image.blend. What lies outside dst is left out.
 func Blend(dst *image.RGBA, at image.Point, src *image.RGBA, alpha float32) {
 	r := image.Rectangle{Min: at, Max: at.Add(src.Rect.Size())}.Intersect(dst.Rect)
-	for y := r.Min.Y; y < r.Max.Y; y++ {
-		d := dst.Pix[dst.PixOffset(r.Min.X, y):dst.PixOffset(r.Max.X, y)]
-		s := src.Pix[src.PixOffset(src.Rect.Min.X+r.Min.X-at.X, src.Rect.Min.Y+y-at.Y):]
-		for i := 0; i < len(d); i += 4 {
-			d[i] = Mix(d[i], s[i], alpha)
-			d[i+1] = Mix(d[i+1], s[i+1], alpha)
-			d[i+2] = Mix(d[i+2], s[i+2], alpha)
-		}
+	if r.Empty() {
+		return
 	}
+	// alpha*(b-a) for every difference of two bytes.
+	var part [511]float32
+	for d := range part {
+		part[d] = float32(alpha * float32(d-255))
+	}
+	mix := func(a, b uint8) uint8 { return uint8(float32(a) + part[int(b)-int(a)+255]) }
+	Rows(r.Dx(), r.Dy(), func(y0, y1 int) {
+		for y := r.Min.Y + y0; y < r.Min.Y+y1; y++ {
+			d := dst.Pix[dst.PixOffset(r.Min.X, y):][:4*r.Dx()]
+			s := src.Pix[src.PixOffset(src.Rect.Min.X+r.Min.X-at.X, src.Rect.Min.Y+y-at.Y):][:len(d)]
+			for i := 0; i+3 < len(d); i += 4 {
+				d[i], d[i+1], d[i+2] = mix(d[i], s[i]), mix(d[i+1], s[i+1]), mix(d[i+2], s[i+2])
+			}
+		}
+	})
 }
 
 // Fill paints the part of r that lies inside dst. Alpha is the colour's share in
 // [0, 1], 1 being solid; the pixels are opaque afterwards.
 func Fill(dst *image.RGBA, r image.Rectangle, c color.RGBA, alpha float32) {
 	r = r.Intersect(dst.Rect)
+	if r.Empty() {
+		return
+	}
 	if alpha == 1 {
-		c.A = 255
-		draw.Draw(dst, r, image.NewUniform(c), image.Point{}, draw.Src)
+		first := dst.Pix[dst.PixOffset(r.Min.X, r.Min.Y):][:4*r.Dx()]
+		copy(first, []uint8{c.R, c.G, c.B, 255})
+		for n := 4; n < len(first); n *= 2 {
+			copy(first[n:], first[:n])
+		}
+		for y := r.Min.Y + 1; y < r.Max.Y; y++ {
+			copy(dst.Pix[dst.PixOffset(r.Min.X, y):], first)
+		}
+		return
+	}
+	if r.Dx()*r.Dy() >= fewPixels/16 {
+		tint := NewTint(c, alpha)
+		Rows(r.Dx(), r.Dy(), func(y0, y1 int) {
+			for y := r.Min.Y + y0; y < r.Min.Y+y1; y++ {
+				d := dst.Pix[dst.PixOffset(r.Min.X, y):][:4*r.Dx()]
+				tint.Apply(d)
+				for i := 3; i < len(d); i += 4 {
+					d[i] = 255
+				}
+			}
+		})
 		return
 	}
 	for y := r.Min.Y; y < r.Max.Y; y++ {
-		d := dst.Pix[dst.PixOffset(r.Min.X, y):dst.PixOffset(r.Max.X, y)]
+		d := dst.Pix[dst.PixOffset(r.Min.X, y):][:4*r.Dx()]
 		for i := 0; i < len(d); i += 4 {
 			d[i] = Mix(d[i], c.R, alpha)
 			d[i+1] = Mix(d[i+1], c.G, alpha)

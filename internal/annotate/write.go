@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"image"
 	"image/jpeg"
-	"image/png"
 	"io"
 	"io/fs"
 	"os"
@@ -29,7 +28,7 @@ func WriteImage(path string, img image.Image) error {
 	var encode func(io.Writer) error
 	switch ext := strings.ToLower(filepath.Ext(path)); ext {
 	case ".png":
-		encode = func(w io.Writer) error { return png.Encode(w, img) }
+		encode = func(w io.Writer) error { return EncodePNG(w, img) }
 	case ".jpg", ".jpeg":
 		encode = func(w io.Writer) error { return jpeg.Encode(w, img, &jpeg.Options{Quality: JPEGQuality}) }
 	default:

@@ -1,6 +1,7 @@
 package jit
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -292,6 +293,8 @@ type scriptClass struct {
 	base     string // "Module", "NamedTuple", "Enum", "Interface", "ModuleInterface" or ""
 	attrs    []scriptAttr
 	index    map[string]int
+	methods  map[string]bool
+	hooks    []string // methods that run before and after forward
 	setState bool
 }
 
@@ -303,6 +306,7 @@ type scriptAttr struct {
 // scriptCode is what the sources in code/ declare.
 type scriptCode struct {
 	classes map[string]*scriptClass
+	order   []string       // names of the classes as they were read
 	lengths map[string]int // bytes of each source, by record name
 }
 
@@ -384,6 +388,7 @@ func (c *scriptCode) addSource(record, module, text string) error {
 	}
 	c.lengths[record] = len(text)
 	var cls *scriptClass
+	first := len(c.order)
 	line := 0
 	for s := range strings.SplitSeq(text, "\n") {
 		line++
@@ -399,8 +404,9 @@ func (c *scriptCode) addSource(record, module, text string) error {
 			if c.classes[full] != nil {
 				return fail("got class %s twice", full)
 			}
-			cls = &scriptClass{base: base, index: make(map[string]int)}
+			cls = &scriptClass{base: base, index: make(map[string]int), methods: make(map[string]bool)}
 			c.classes[full] = cls
+			c.order = append(c.order, full)
 			continue
 		}
 		if s != "" && s[0] != ' ' && s[0] != '#' {
@@ -413,6 +419,13 @@ func (c *scriptCode) addSource(record, module, text string) error {
 		}
 		if err := cls.addMember(s[2:]); err != nil {
 			return fail("%v", err)
+		}
+	}
+	for _, name := range c.order[first:] {
+		for _, hook := range c.classes[name].hooks {
+			if !c.classes[name].methods[hook] {
+				return corrupt(record, "class %s: got hook %q, which is no method of it", name, clip(hook))
+			}
 		}
 	}
 	return nil
@@ -441,6 +454,8 @@ func cutClass(s string) (name, base string, ok bool) {
 var (
 	scriptMember = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*) : (.+)$`)
 	scriptEnum   = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*) = ([-+]?[0-9][-+.0-9a-zA-Z]*|"([^"\\]|\\.)*"|'([^'\\]|\\.)*')$`)
+	scriptQuoted = regexp.MustCompile(`"([^"]*)"`)
+	scriptString = regexp.MustCompile(`"([^"\\]|\\.)*"|'([^'\\]|\\.)*'`)
 	scriptLists  = regexp.MustCompile(`^__(parameters|buffers|forward_hooks|forward_pre_hooks)__ = \[("[^"]*", )*("[^"]*")?\]$`)
 )
 
@@ -450,7 +465,9 @@ var (
 func (cls *scriptClass) addMember(s string) error {
 	unknown := func() error { return fmt.Errorf("got %q in a class, which TorchScript does not write", clip(s)) }
 	if strings.HasPrefix(s, "def ") {
-		cls.setState = cls.setState || strings.HasPrefix(s, "def __setstate__(")
+		name, _, _ := strings.Cut(s[len("def "):], "(")
+		cls.methods[name] = true
+		cls.setState = cls.methods["__setstate__"] && cls.methods["__getstate__"]
 		if cls.base == "Enum" || cls.base == "NamedTuple" {
 			return unknown()
 		}
@@ -476,10 +493,16 @@ func (cls *scriptClass) addMember(s string) error {
 	} else if m := scriptMember.FindStringSubmatch(s); m != nil {
 		name, typ = m[1], m[2]
 	} else {
-		if scriptLists.MatchString(s) || s == "__annotations__ = []" {
-			return nil
+		list := scriptLists.FindStringSubmatch(s)
+		if list == nil && s != "__annotations__ = []" {
+			return unknown()
 		}
-		return unknown()
+		if list != nil && strings.HasPrefix(list[1], "forward_") {
+			for _, q := range scriptQuoted.FindAllStringSubmatch(s, -1) {
+				cls.hooks = append(cls.hooks, q[1])
+			}
+		}
+		return nil
 	}
 	typ, value, constant := strings.Cut(typ, " = ")
 	t, err := parseScriptType(typ)
@@ -487,7 +510,7 @@ func (cls *scriptClass) addMember(s string) error {
 		return err
 	}
 	if t.name == "Final" { // a constant, written in the code and not in the pickle
-		if !constant || value == "" || cls.base == "NamedTuple" {
+		if !constant || cls.base == "NamedTuple" || !isLiteral(value) {
 			return unknown()
 		}
 		return nil
@@ -496,6 +519,35 @@ func (cls *scriptClass) addMember(s string) error {
 		return unknown()
 	}
 	return cls.addAttr(name, t)
+}
+
+// isLiteral tells whether the value of a constant is one: numbers, strings,
+// names, tuples, lists and dicts. libtorch computes it while it loads, and a
+// division by zero ends the process.
+func isLiteral(s string) bool {
+	if s == "" {
+		return false
+	}
+	s = scriptString.ReplaceAllString(s, `""`)
+	for i := range len(s) {
+		switch ch := s[i]; {
+		case strings.IndexByte("%/*@&|^~<>!=;", ch) >= 0:
+			return false
+		case ch == '+' || ch == '-':
+			// A sign, or that of an exponent.
+			if i > 0 && strings.IndexByte(" ([{,:", s[i-1]) < 0 && (s[i-1] != 'e' || i < 2 || (s[i-2] != '.' && (s[i-2] < '0' || s[i-2] > '9'))) {
+				return false
+			}
+			if i > 1 && s[i-1] == ' ' && strings.IndexByte(",:([{", s[i-2]) < 0 {
+				return false
+			}
+		case ch == '(' && i > 0 && isNameByte(s[i-1]):
+			if !strings.HasSuffix(s[:i], "annotate") && !strings.HasSuffix(s[:i], "torch.device") {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (cls *scriptClass) addAttr(name string, t *scriptType) error {
@@ -629,8 +681,13 @@ func isNameByte(c byte) bool {
 var (
 	scriptDef   = regexp.MustCompile(`(?m)^ *def `)
 	scriptLocal = regexp.MustCompile(`(?m)^ *[A-Za-z_][A-Za-z0-9_]* : ([^=\n]*) = `)
+	scriptPrim  = regexp.MustCompile(`\bops\.prim\.([A-Za-z_][A-Za-z0-9_]*)`)
 	scriptCast  = regexp.MustCompile(`\b(annotate|unchecked_cast|uninitialized)\(`)
 )
+
+// scriptNoOperator names nodes of graphs that libtorch makes itself, and that it
+// makes of a call in the code without a look at what they need.
+var scriptNoOperator = map[string]bool{"PythonOp": true}
 
 // checkAnnotations parses every type in a source: of parameters, results,
 // variables and casts. libtorch's parser of types trusts their form, and falls
@@ -640,8 +697,17 @@ func checkAnnotations(record, text string) error {
 		return corrupt(record, "line %d: %s", 1+strings.Count(text[:at], "\n"), fmt.Sprintf(format, args...))
 	}
 	for _, m := range scriptDef.FindAllStringIndex(text, -1) {
-		if err := checkSignature(text[m[1]:]); err != nil {
+		self, err := checkSignature(text[m[1]:])
+		if err == nil && m[1]-m[0] > len("def ") && self == "" {
+			err = errors.New("got a method without self, want it first")
+		}
+		if err != nil {
 			return fail(m[1], "%v", err)
+		}
+	}
+	for _, m := range scriptPrim.FindAllStringSubmatchIndex(text, -1) {
+		if name := text[m[2]:m[3]]; scriptNoOperator[name] {
+			return fail(m[0], "got prim.%s, which is no operator that code can call", name)
 		}
 	}
 	for _, m := range scriptLocal.FindAllStringSubmatchIndex(text, -1) {
@@ -666,36 +732,40 @@ func checkAnnotations(record, text string) error {
 }
 
 // checkSignature checks what follows "def ": name(parameters) -> result:
-func checkSignature(s string) error {
+// It returns the first parameter's name.
+func checkSignature(s string) (self string, err error) {
 	name, _, _ := strings.Cut(s, "(")
 	end := matching(s, len(name))
 	if !pickleIdentifier.MatchString(name) || end < 0 {
-		return fmt.Errorf("got %q, want a function", clip(name))
+		return "", fmt.Errorf("got %q, want a function", clip(name))
 	}
 	result, _, _ := strings.Cut(s[end+1:], "\n")
 	result, arrow := strings.CutPrefix(result, " -> ")
 	result, colon := strings.CutSuffix(result, ":")
 	if !arrow || !colon {
-		return fmt.Errorf("function %s: got %q, want -> and the type of its result", clip(name), clip(result))
+		return "", fmt.Errorf("function %s: got %q, want -> and the type of its result", clip(name), clip(result))
 	}
 	if _, err := parseScriptType(result); err != nil {
-		return fmt.Errorf("function %s: %w", clip(name), err)
+		return "", fmt.Errorf("function %s: %w", clip(name), err)
 	}
 	for i, p := range splitArguments(s[len(name)+1 : end]) {
 		p = strings.TrimSpace(p)
 		param, typ, typed := strings.Cut(p, ":")
 		typ, _, _ = strings.Cut(typ, "=")
+		if i == 0 && p != "*" {
+			self = param
+		}
 		switch {
 		case p == "*" || !typed && i == 0 && pickleIdentifier.MatchString(p):
 		case !typed || !pickleIdentifier.MatchString(param):
-			return fmt.Errorf("function %s: got parameter %q, want a name and a type", clip(name), clip(p))
+			return "", fmt.Errorf("function %s: got parameter %q, want a name and a type", clip(name), clip(p))
 		default:
 			if _, err := parseScriptType(strings.TrimSpace(typ)); err != nil {
-				return fmt.Errorf("function %s: %w", clip(name), err)
+				return "", fmt.Errorf("function %s: %w", clip(name), err)
 			}
 		}
 	}
-	return nil
+	return self, nil
 }
 
 // matching returns the offset of the bracket that closes the one at i, and -1

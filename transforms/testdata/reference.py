@@ -719,6 +719,17 @@ def speed(request: dict[str, Any], blobs: list[bytes]) -> Answer:
     return {"seconds": best(lambda: to_tensor(image, request["spec"]), seconds)}, []
 
 
+def encode_jpeg(request: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """torchvision's encode_jpeg of pixels H x W x 3."""
+    import torch
+    import torchvision
+
+    shape = (request["height"], request["width"], 3)
+    pixels = torch.frombuffer(bytearray(blobs[0]), dtype=torch.uint8).reshape(shape)
+    file = torchvision.io.encode_jpeg(pixels.permute(2, 0, 1).contiguous(), request["quality"])
+    return {}, [file.numpy().tobytes()]
+
+
 OPERATIONS: dict[str, Callable[[dict[str, Any], list[bytes]], Answer]] = {
     f.__name__: f
     for f in (
@@ -732,6 +743,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], list[bytes]], Answer]] = {
         timm_transform,
         files,
         speed,
+        encode_jpeg,
     )
 }
 
