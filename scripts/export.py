@@ -174,7 +174,7 @@ def reference_calls(result: Result, photo: Path) -> list[tuple[Any, ...]]:
         return alive
     data = photo_bytes(256, photo)
     if source.methods:
-        vit = SimpleNamespace(**source.tokens)
+        vit = SimpleNamespace(**source.tokens, num_prefix_tokens=source.tokens["prefix"])
         return vit_calls(vit, source.size, result.dynamic, data)
     good = [c for c in result.chosen.cases if c.good] or result.chosen.cases[:1]
     ones = sorted((c for c in good if c.batch == 1), key=lambda c: c.height * c.width)

@@ -1,6 +1,6 @@
 """Any torchvision ViT, with the methods of the reference ViT."""
 
-from typing import Final, List, Tuple
+from typing import Dict, Final, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,30 @@ class TorchvisionVisionTransformer(nn.Module):
             elif i == index:
                 attn = layer.attention(x)
         return attn
+
+    @torch.jit.export
+    def attentions(self, x: Tensor, indices: List[int]) -> List[Tensor]:
+        """Returns the attention weights (B, heads, N, N) of the blocks named, in the order of
+        indices, from one pass; bit for bit what attention gives one by one."""
+        wanted: List[int] = []
+        last = -1
+        for index in indices:
+            resolved = self.block_index(index)
+            wanted.append(resolved)
+            last = max(last, resolved)
+        x = self.embed(x)
+        found = torch.jit.annotate(Dict[int, Tensor], {})
+        for i, layer in enumerate(self.vit.encoder.layers):
+            if i in wanted:
+                found[i] = layer.attention(x)
+            if i < last:
+                x = layer(x)
+        return [found[i] for i in wanted]
+
+    @torch.jit.export
+    def forward_norm(self, tokens: Tensor) -> Tensor:
+        """Returns tokens (B, N, D), as forward_blocks gives them, after the final norm."""
+        return self.vit.encoder.ln(tokens)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits (B, K), by torchvision's own forward."""

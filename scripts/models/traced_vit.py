@@ -1,6 +1,6 @@
 """A ViT of traced parts, with the methods of the reference ViT."""
 
-from typing import Final, List, Sequence, Tuple
+from typing import Dict, Final, List, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,31 @@ class TracedVisionTransformer(nn.Module):
             elif i == index:
                 x, attn = layer.forward_with_attention(x)
         return attn
+
+    @torch.jit.export
+    def attentions(self, x: Tensor, indices: List[int]) -> List[Tensor]:
+        """Returns the attention weights (B, heads, N, N) of the blocks named, in the order of
+        indices, from one pass; bit for bit what attention gives one by one."""
+        wanted: List[int] = []
+        last = -1
+        for index in indices:
+            resolved = self.block_index(index)
+            wanted.append(resolved)
+            last = max(last, resolved)
+        x = self.embed(x)
+        found = torch.jit.annotate(Dict[int, Tensor], {})
+        for i, layer in enumerate(self.blocks):
+            if i in wanted:
+                _, attn = layer.forward_with_attention(x)
+                found[i] = attn
+            if i < last:
+                x = layer(x)
+        return [found[i] for i in wanted]
+
+    @torch.jit.export
+    def forward_norm(self, tokens: Tensor) -> Tensor:
+        """Returns tokens (B, N, D), as forward_blocks gives them, after the final norm."""
+        return self.norm(tokens)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits (B, K)."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,8 +120,8 @@ def first_line(error: BaseException, limit: int = 200) -> str:
         return type(error).__name__
     text = lines[0]
     for line in lines:  # of a traceback within TorchScript
-        if line.startswith(("RuntimeError:", "AssertionError:", "ValueError:", "Exception:")):
-            text = line
+        if re.match(r"(builtins\.)?[A-Za-z]*(Error|Exception): .", line):
+            text = line.removeprefix("builtins.")
     if text.endswith(":") and len(lines) > 1:
         text += " " + lines[1]
     return text if len(text) <= limit else text[: limit - 3] + "..."
