@@ -65,7 +65,8 @@ The columns:
 
 - **Model**: the source, as export.py takes it, and what was changed to make it small.
 - **Exported**: `script`, `trace`, or `parts` (traced parts in a script); `+ methods` where the
-  file has forward_features, forward_blocks, attention and forward_with_attention.
+  file has the reference model's: forward_features, forward_blocks, forward_norm, attention,
+  attentions and forward_with_attention.
 - **Answer**: task and kind of output.
 - **Sizes**: the model's own, and those that work beside it. Tried: about half, a little more, one
   that is not square, and then the smallest number that may divide the sides.

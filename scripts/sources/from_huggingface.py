@@ -34,6 +34,12 @@ from sources import (
     tell,
 )
 
+# What a processor says of itself; None is no.
+PROCESSOR_FIELDS = (
+    "size", "crop_size", "crop_pct", "resample", "keep_aspect_ratio", "ensure_multiple_of",
+    "do_resize", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
+    "image_std",
+)  # fmt: skip
 PILLOW_FILTERS = ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 # Whose answers have a "no object" class at the end, and softmax over them.
 SOFTMAX_DETECTORS = ("detr", "yolos", "table-transformer")
@@ -121,13 +127,10 @@ def read_config(transformers: Any, name: str, folder: Path | None, args: Any) ->
     kwargs = keyword_args(args.arg)
     if args.num_classes is not None:
         kwargs["num_labels"] = args.num_classes
-    if args.size is not None:
-        kwargs.setdefault("image_size", args.size[0] if args.size[0] == args.size[1] else args.size)
     try:
         if folder is not None:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-            overrides = {k: v for k, v in kwargs.items() if k != "image_size" or k in vars(config)}
-            for key, value in overrides.items():
+            for key, value in kwargs.items():
                 setattr(config, key, value)
             return config
         mapping = transformers.CONFIG_MAPPING
@@ -142,10 +145,13 @@ def read_config(transformers: Any, name: str, folder: Path | None, args: Any) ->
                 f"hf:{name}: want a folder with config.json, a model type such as vit, or a "
                 "configuration's class such as ViTConfig"
             )
-        if "image_size" in kwargs and not hasattr(config_class(), "image_size"):
-            kwargs.pop("image_size")
+        default = getattr(config_class(), "image_size", None)
+        if args.size is not None and default is not None:
+            height, width = args.size
+            square = isinstance(default, int) and height == width
+            kwargs.setdefault("image_size", height if square else [height, width])
         return config_class(**with_backbone(transformers, config_class, kwargs))
-    except (TypeError, ValueError, ImportError, OSError) as error:
+    except Exception as error:
         raise SystemExit(
             f"hf:{name}: its configuration cannot be made: {first_line(error)}"
         ) from None
@@ -224,7 +230,7 @@ def create(model_class: Any, config: Any, folder: Path | None, args: Any) -> nn.
                 model = model_class(config)
                 seed_weights(model, args.seed)
                 return model.eval()
-    except (OSError, ValueError, RuntimeError, TypeError, ImportError, AttributeError) as error:
+    except Exception as error:
         raise SystemExit(f"hf:{config.model_type}: cannot be made: {first_line(error)}") from None
     missing = sorted(info["missing_keys"])
     mismatched = sorted(m if isinstance(m, str) else m[0] for m in info["mismatched_keys"])
@@ -296,19 +302,21 @@ def processor_spec(processor: Any, what: str) -> dict[str, Any]:
     """An image processor of transformers as data."""
     if processor is None:
         return spec("none", [], IMAGENET_MEAN, IMAGENET_STD)
-    c = processor.to_dict()
+    c = {name: getattr(processor, name) for name in PROCESSOR_FIELDS if hasattr(processor, name)}
     backend = "torch" if getattr(processor, "backend", "torchvision") == "torchvision" else "pil"
     rule, size, max_size, multiple = "none", [], 0, 0
     crop, z = None, dict(c.get("size") or {})
-    kind = str(c.get("image_processor_type", ""))
+    kind = type(processor).__name__
     edge = int(z.get("shortest_edge") or 0)
-    if c.get("do_resize", True) and z:
+    if c.get("do_resize") and z:
         if kind.startswith("ConvNext"):
             if edge < 384:
                 rule, size = "shortest_edge", [int(edge / float(c.get("crop_pct") or 224 / 256))]
                 crop = [edge, edge]
             else:
                 rule, size = "exact", [edge, edge]
+        elif kind.startswith("PoolFormer") and edge:
+            rule, size = "shortest_edge", [int(edge / float(c.get("crop_pct") or 1))]
         elif kind.startswith("Levit") and edge:
             rule, size = "shortest_edge", [int(256 / 224 * edge)]
         elif edge and z.get("longest_edge"):
@@ -331,13 +339,13 @@ def processor_spec(processor: Any, what: str) -> dict[str, Any]:
     if c.get("do_center_crop") and c.get("crop_size") and crop is None:
         crop = list(pair(dict(c["crop_size"])))
     factor = float(c.get("rescale_factor") or 1 / 255)
-    if not c.get("do_rescale", True) or abs(factor * 255 - 1) > 1e-9:
+    if not c.get("do_rescale") or abs(factor * 255 - 1) > 1e-9:
         raise SystemExit(f"{what}: {kind} does not divide by 255: not supported")
     mean, std = c.get("image_mean") or [0.5] * 3, c.get("image_std") or [0.5] * 3
     mean = [mean] * 3 if isinstance(mean, float) else list(mean)
     std = [std] * 3 if isinstance(std, float) else list(std)
     normalize = "fused" if backend == "torch" else "torchvision"
-    if c.get("do_normalize") is False:
+    if not c.get("do_normalize"):
         # The torchvision processors multiply by 1/255, which torch rounds unlike a division.
         mean, std = [0.0] * 3, [1.0] * 3
         normalize = "torchvision_v2" if backend == "torch" else "none"

@@ -216,9 +216,13 @@ def agreement(transform: GeneralizedRCNNTransform) -> tuple[list[tuple[int, int]
     differ: list[tuple[int, int]] = []
     base = max(64, min(short, 480))
     shapes = [(base, base * 4 // 3), (base, base), (base * 3 // 4, base), (base * 3 // 2, base)]
-    shapes += [(base - 5 * i, base + 7 * i) for i in range(1, 12)]
+    shapes += [(base * 3 // 4 + 7 * i, base + 11 * i) for i in range(1, 30)]
     for shape in shapes:
+        if len(agree) >= 3 and differ:
+            break
         # A batch of check has photos that are 8 and 16 pixels narrower.
-        same = all(not known(shape[0], shape[1] - 8 * i) for i in range(3))
-        (agree if same else differ).append(shape)
+        if known(*shape):
+            differ.append(shape)
+        elif not any(known(shape[0], shape[1] - 8 * i) for i in (1, 2)):
+            agree.append(shape)
     return agree[:3] + differ[:1], known
