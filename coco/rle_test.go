@@ -454,7 +454,7 @@ func TestRLEErrors(t *testing.T) {
 func TestPolygonsGiveTheMaskBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	rings := 0
-	for range 20 {
+	for range 8 {
 		for _, size := range sizes {
 			height, width := size[0], size[1]
 			mask := randomMask(r, height, width, []float64{0, 0.02, 0.5, 1}[r.IntN(4)])
