@@ -265,6 +265,8 @@ def write(
     reference larger than 3 MB are left out, but for the first, which may have 64 MB.
     more are further extra files.
     """
+    if path is None:
+        return metadata
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()

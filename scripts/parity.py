@@ -25,14 +25,14 @@ its header only. There is no blank line between images.
                  block BLOCK  head HEAD  min MIN  max MAX  argmax ROW,COL
 
 RANK counts from 1. Classes are sorted by score, highest first; equal scores by class
-index. Detections keep the model's order (score, highest first) and those with a score
-below the threshold are left out (score >= threshold stays; default is the file's
-thresholds.score, else 0.5). Segment lists classes that have pixels, by class index; the
-class map is at the photo's own size, SHARE is pixels / total rounded to float32. With
---head a ViT whose preprocess crops gets the whole photo at the crop's size. Attend
-shows the class token's attention (row 0, prefix columns dropped, folded to the patch
-grid) of one block, resolved to 0..depth-1; ROW,COL of the first largest patch. LABEL is
-labels[index], or "class INDEX" where the file has no such label.
+index. Detections come by score, highest first, and those with a score below the threshold
+are left out: the file's thresholds.score, else 0.5, of the YOLO kinds 0.25; a score that
+equals it stays only for torchvision's detectors (see postprocess.py). Segment lists classes
+that have pixels, by class index; the class map is at the photo's own size, SHARE is pixels /
+total rounded to float32. With --head a ViT whose preprocess crops gets the whole photo at
+the crop's size. Attend shows the class token's attention (row 0, prefix columns dropped,
+folded to the patch grid) of one block, resolved to 0..depth-1; ROW,COL of the first largest
+patch. LABEL is labels[index], or "class INDEX" where the file has no such label.
 
 Numbers are float32 in the shortest form that reads back to the same float32, never with
 an exponent, and always with a point: 0.5, 1.0, 0.000012345.
@@ -78,11 +78,14 @@ holds in0, in1, ... (in0.0, in0.1, ... for a list of tensors), the answer as out
 out.1.0.boxes and so on, all bfloat16 as float32, and
 
     image_sizes    int64 (n, 2), height and width of the photos
-    class_map      classes at the photo's own size, uint8 (int32 above 256 classes), when
-                   the answer is segmentation logits; class_map.I when there are several
-                   images. For synthetic input the size is the input's
+    class_map      classes at the photo's own size, uint8 (int32 above 256 classes), of a
+                   segmentation model; class_map.I when there are several images. For
+                   synthetic input the size is the input's
+    found.I.boxes  of a detector: what it finds in image I above the file's threshold, as
+                   postprocess.detections gives it, with found.I.labels, found.I.scores
+                   and perhaps found.I.masks (N, H, W) of 0 and 1
     topk_indices   int64 (B, k), topk_scores float32 (B, k): softmax of the logits in float32
-    features       only with head: the tokens that went into it
+    features       only with head: the tokens that went into it; features.J of its blocks
 
 and DIR/index.json says for each id what was run: {"id": {"seconds":..,"outputs":[..]}}. A
 case that raises stops the dump, unless the case says "error": true; then DIR/ID.txt holds
@@ -101,10 +104,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import modelfile
+import postprocess
 import preprocess
 
 
@@ -130,11 +133,24 @@ class Model:
     def __init__(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         if not Path(path).is_file():
             raise SystemExit(f"{path}: no such file")
-        self.module, self.metadata, _ = modelfile.load(path)
-        self.module.eval()
+        module, metadata, _ = modelfile.load(path)
+        module.eval()
         if dtype != torch.float32:
-            self.module.to(dtype)
-        self.dtype = dtype
+            module.to(dtype)
+        self.describe(module, metadata, dtype)
+
+    @classmethod
+    def of(cls, module: torch.nn.Module, metadata: dict[str, Any]) -> Model:
+        """A model in memory with the metadata that its file will have."""
+        model = cls.__new__(cls)
+        model.describe(module, metadata, torch.float32)
+        return model
+
+    def describe(
+        self, module: torch.nn.Module, metadata: dict[str, Any], dtype: torch.dtype
+    ) -> None:
+        """Sets what the rest needs to know."""
+        self.module, self.metadata, self.dtype = module, metadata, dtype
         self.task = self.metadata.get("task", "classification")
         self.spec = self.metadata.get("preprocess", {})
 
@@ -159,15 +175,6 @@ def top_k(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return best.values[:, :count].contiguous(), best.indices[:, :count].contiguous()
 
 
-def class_map(logits: Tensor, height: int, width: int) -> np.ndarray:
-    """Logits (1, C, h, w), resized to the photo's size in float32, then argmax."""
-    logits = F.interpolate(
-        logits.float(), size=[height, width], mode="bilinear", align_corners=False
-    )
-    classes = logits.argmax(dim=1)[0].numpy()
-    return classes.astype(np.uint8 if logits.shape[1] <= 256 else np.int32)
-
-
 def classify(args: argparse.Namespace, model: Model) -> None:
     """Prints the best classes of each image."""
     model.need("classify", "classification")
@@ -188,15 +195,17 @@ def classify(args: argparse.Namespace, model: Model) -> None:
 def detect(args: argparse.Namespace, model: Model) -> None:
     """Prints the boxes of each image."""
     model.need("detect", "detection")
-    threshold = args.threshold
-    if threshold is None:
-        threshold = model.metadata.get("thresholds", {}).get("score", 0.5)
+    listed = modelfile.takes_list(model.metadata)
     for path in args.images:
         tensor, (height, width) = preprocess.load_tensor(path, model.spec)
-        _, found = modelfile.run(model.module, "forward", [[tensor]], 0)
-        boxes, scores = found[0]["boxes"].numpy(), found[0]["scores"].numpy()
-        labels = found[0]["labels"].numpy()
-        kept = [i for i in range(len(scores)) if scores[i] >= np.float32(threshold)]
+        x = [tensor] if listed else modelfile.aligned(tensor[None])
+        answer = modelfile.run(model.module, "forward", [x], 0)
+        seen = (int(tensor.shape[1]), int(tensor.shape[2]))
+        (found,) = postprocess.detections(
+            answer, model.metadata, [(height, width)], [seen], args.threshold
+        )
+        boxes, scores = found["boxes"].numpy(), found["scores"].numpy()
+        labels = found["labels"].numpy()
         if args.json:
             names = ("xmin", "ymin", "xmax", "ymax")
             rows = [
@@ -205,14 +214,14 @@ def detect(args: argparse.Namespace, model: Model) -> None:
                     "label": model.label(labels[i]),
                     "box": dict(zip(names, boxes[i])),
                 }
-                for i in kept
+                for i in range(len(scores))
             ]
             print(to_json({"image": path, "width": width, "height": height, "detections": rows}))
             continue
         print(path)
-        for rank, i in enumerate(kept, 1):
+        for i in range(len(scores)):
             corners = "  ".join(number(v) for v in boxes[i])
-            print(f"  {rank}  {model.label(labels[i])}  {number(scores[i])}  {corners}")
+            print(f"  {i + 1}  {model.label(labels[i])}  {number(scores[i])}  {corners}")
 
 
 def segment(args: argparse.Namespace, model: Model) -> None:
@@ -230,8 +239,8 @@ def segment(args: argparse.Namespace, model: Model) -> None:
             logits = modelfile.run(model.module, "forward", [x], 0)
         else:
             logits, _ = composed(model, head, x, 0)
-        classes = class_map(logits, height, width)
-        counts = np.bincount(classes.ravel(), minlength=logits.shape[1])
+        classes = postprocess.class_map(logits, (head or model).metadata, height, width)
+        counts = np.bincount(classes.ravel())
         rows = [
             ((head or model).label(int(i)), int(counts[i]), np.float32(counts[i] / classes.size))
             for i in np.flatnonzero(counts)
@@ -292,9 +301,14 @@ def attend(args: argparse.Namespace, model: Model) -> None:
             )
 
 
-def composed(model: Model, head: Model, x: Tensor, warmup: int) -> tuple[Tensor, Tensor]:
-    """CustomSegmentationModel from two files: logits and the features between them."""
-    features, _ = modelfile.run(model.module, "forward_features", [x], warmup)
+def composed(model: Model, head: Model, x: Tensor, warmup: int) -> tuple[Tensor, Any]:
+    """CustomSegmentationModel from two files: logits and the features between them, one
+    tensor of tokens or, for a head with input.blocks, those of each block."""
+    blocks = head.metadata.get("input", {}).get("blocks") or []
+    if blocks:
+        features = modelfile.run(model.module, "forward_blocks", [x, blocks], warmup)
+    else:
+        features, _ = modelfile.run(model.module, "forward_features", [x], warmup)
     size = [int(x.shape[2]), int(x.shape[3])]
     return modelfile.run(head.module, "forward", [features, *size], warmup), features
 
@@ -368,19 +382,27 @@ def run_case(case: dict[str, Any], model: Model, head: Model | None) -> dict[str
         answer = modelfile.run(model.module, method, args, warmup)
     else:
         answer, features = composed(model, head, args[0], warmup)
-        arrays["features"] = modelfile.to_array(features)
+        arrays.update(modelfile.flatten(features, "features"))
     arrays.update(modelfile.flatten(answer))
     if sizes:
         arrays["image_sizes"] = np.array(sizes, np.int64)
-    tasks = {model.task, head.task if head else ""}
-    logits = answer[0] if method == "forward_with_attention" else answer
-    if method not in ("forward", "forward_with_attention") or not isinstance(logits, Tensor):
+    described = (head or model).metadata
+    task = described.get("task", "classification")
+    if method not in ("forward", "forward_with_attention"):
         return arrays
-    if tasks & {"segmentation", "segmentation_head"} and logits.ndim == 4 and sizes:
+    if task == "detection" and sizes:
+        images = args[0]
+        seen = [(int(t.shape[-2]), int(t.shape[-1])) for t in images]
+        for i, found in enumerate(postprocess.detections(answer, described, sizes, seen)):
+            arrays.update(modelfile.flatten(found, f"found.{i}"))
+    logits = answer[0] if method == "forward_with_attention" else answer
+    if not isinstance(logits, Tensor):
+        return arrays
+    if task in ("segmentation", "segmentation_head") and sizes:
         for i, size in enumerate(sizes):
             name = "class_map" if len(sizes) == 1 else f"class_map.{i}"
-            arrays[name] = class_map(logits[i : i + 1], *size)
-    elif model.task == "classification" and logits.ndim == 2:
+            arrays[name] = postprocess.class_map(logits[i : i + 1], described, *size)
+    elif task == "classification" and logits.ndim == 2:
         scores, indices = top_k(logits, int(case.get("top_k", 5)))
         arrays["topk_scores"], arrays["topk_indices"] = scores.numpy(), indices.numpy()
     return arrays

@@ -1,7 +1,8 @@
 """The writers of model files and the reference models' sub-commands of export.py.
 
 ``write_vit``, ``write_class_map``, ``write_head``, ``write_detector``, ``write_yolo`` and
-``write_set_prediction`` describe a model and write its file; ``add_commands`` adds the
+``write_set_prediction`` describe a model, write its file and return its metadata (only that
+where the path is None); ``add_commands`` adds the
 sub-commands vit, segmentation, head and detection to a parser.
 """
 
@@ -158,7 +159,7 @@ def vit_calls(
 
 def write_vit(
     model: nn.Module,
-    out: Path,
+    out: Path | None,
     architecture: str,
     task: str,
     size: tuple[int, int],
@@ -192,7 +193,7 @@ def write_vit(
 
 def write_class_map(
     model: ClassMapModel,
-    out: Path,
+    out: Path | None,
     architecture: str,
     size: tuple[int, int],
     spec: dict[str, Any],
@@ -220,7 +221,7 @@ def write_class_map(
 
 def write_head(
     model: nn.Module,
-    out: Path,
+    out: Path | None,
     size: tuple[int, int],
     labels: list[str],
     name: str = "linear",
@@ -260,7 +261,7 @@ def write_head(
 
 def write_detector(
     model: nn.Module,
-    out: Path,
+    out: Path | None,
     architecture: str,
     labels: list[str],
     score: float,
@@ -293,7 +294,7 @@ def write_detector(
 
 def write_yolo(
     model: nn.Module,
-    out: Path,
+    out: Path | None,
     kind: str,
     size: tuple[int, int],
     labels: list[str],
@@ -331,7 +332,7 @@ def write_yolo(
 
 def write_set_prediction(
     model: nn.Module,
-    out: Path,
+    out: Path | None,
     architecture: str,
     kind: str,
     size: tuple[int, int],
