@@ -450,9 +450,9 @@ def detection(export: Export) -> None:
         torchvision("vit_retinanet", 0.5),
     )
     for name, kind, score in (
-        ("grid", "yolo_grid", 0.65),
-        ("decoded", "yolo", 0.65),
-        ("end2end", "yolo_end2end", 0.7),
+        ("grid", "yolo_grid", 0.8),
+        ("decoded", "yolo", 0.8),
+        ("end2end", "yolo_end2end", 0.85),
     ):
         add(
             f"detection_{kind}",
