@@ -245,7 +245,7 @@ func TestSegmentationIsPythons(t *testing.T) {
 		}
 	}
 	// Kinds of output.
-	for _, name := range []string{"tokens", "full", "out_aux", "pair", "letterbox"} {
+	for _, name := range []string{"tokens", "full", "out_aux", "pair", "permuted", "letterbox"} {
 		add(name, madeModel(t, name), 3, photos(t), everything, nil)
 	}
 	add("binary", madeModel(t, "binary"), 2, photos(t), everything, func(c *parityCase) { c.Threshold = 0.4 })
@@ -288,6 +288,10 @@ func TestSegmentationIsPythons(t *testing.T) {
 	add("augmented-binary", madeModel(t, "binary"), 2, photos(t, few...), augmented(all, true), func(c *parityCase) { c.Threshold = 0.4 })
 	add("augmented-mmseg", madeModel(t, "tokens"), 3, photos(t, few...), augmented([]float64{0.5, 1, 1.75}, true), slide("mmseg", []int{48, 64}, []int{32, 24}, 1, near, true))
 	add("augmented-segmenter", madeModel(t, "tokens"), 3, photos(t, few...), augmented(all, true), slide("segmenter", []int{48, 48}, []int{32, 32}, 4, near, true))
+	add("permuted-augmented", madeModel(t, "permuted"), 3, photos(t, few...), augmented([]float64{0.75, 1}, true), nil)
+	add("permuted-mmseg", madeModel(t, "permuted"), 3, photos(t, few...), everything, slide("mmseg", []int{64, 64}, []int{32, 64}, 2, none, false))
+	add("permuted-segmenter", madeModel(t, "permuted"), 3, photos(t, few...), probabilities, slide("segmenter", []int{64, 64}, []int{48, 48}, 3, none, false))
+	add("permuted-batch", madeModel(t, "permuted"), 3, photos(t, "portrait.jpg", "portrait.jpg"), seg.SegmentOptions{}, func(c *parityCase) { c.Batch = true })
 	add("garments-augmented", garments, 3, scenes[:3], augmented([]float64{0.75, 1.25}, true), nil)
 	// A head in a file of its own.
 	add("head", filepath.Join(root, "testdata", "generated", "vit_reference.pt"), 3, photos(t, few...), everything, func(c *parityCase) {

@@ -92,7 +92,8 @@ func (r results) of(ctx context.Context, output *torch.Tensor, geometry []transf
 func (r results) one(ctx context.Context, output *torch.Tensor, kind string, b int, g transforms.Geometry) (*Segmentation, error) {
 	c := &chain{ctx: ctx}
 	defer c.close()
-	photo := c.call("aten::slice.Tensor", output, 0, b, b+1, 1)
+	// logits[b].unsqueeze(0), whose strides are what tells the kernels the layout of channels_last logits.
+	photo := c.call("aten::unsqueeze", c.call("aten::select.int", output, 0, b), 0)
 	if kind == vit.OutputClassMap {
 		return r.ofClasses(c, photo, g)
 	}

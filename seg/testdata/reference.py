@@ -66,6 +66,14 @@ class Pair(Logits):
         return tokens.flatten(2).transpose(1, 2), self.head(tokens) * self.sharp
 
 
+class Permuted(Logits):
+    """Logits whose channels come last in memory, as a linear head folds its tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.head(torch.tanh(self.conv(x))) * self.sharp
+        return logits.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 class Classes(Logits):
     """Classes at the input's size, with or without a channel."""
 
@@ -89,6 +97,7 @@ def models(folder: Path) -> None:
         "tokens": (Logits(5, 8), 5, {"resize": near}),
         "full": (Logits(6, 1), 6, {"resize": near}),
         "out_aux": (OutAux(5, 4), 5, {"resize": exact}),
+        "permuted": (Permuted(9, 4), 9, {"resize": near}),
         "pair": (Pair(7, 4), 7, {"resize": exact}),
         "binary": (Logits(1, 4), 1, {"resize": near}),
         "classes": (Classes(6, 4, False), 6, {"resize": exact}),
@@ -228,7 +237,7 @@ def views(case: Case, image: Any, metadata: dict[str, Any]) -> Iterator[tuple[Te
     if "slide" in case:
         spec["resize"], spec["crop"], multiple = case["slide"]["resize"], {}, 1
     height, width = preprocess.resized(image.height, image.width, spec["resize"])
-    for scale in case.get("scales", [1]):
+    for scale in case["scales"]:
         if scale != 1:
             if spec["resize"]["rule"] == "letterbox":
                 height, width = spec["resize"]["size"]
@@ -278,6 +287,9 @@ def segment(case: Case, forward: Forward, metadata: dict[str, Any], path: str) -
             logits = slide_mmseg(forward, padded, *rule)[:, :, :h, :w]
         else:
             logits = forward(pixels)
+        if slide is None and len(case["scales"]) == 1 and not case.get("flip") and not letterbox:
+            at_photo.append(hugging_face(logits, [size])[1][0])
+            continue
         logits = logits.flip(dims=(3,)) if flip else logits
         logits = letterboxed(logits, pixels, image) if letterbox else logits
         at_photo.append(bilinear(logits, size).squeeze(0))
