@@ -2,6 +2,7 @@ package det
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/torchvit/torchvit/coco"
 	"github.com/torchvit/torchvit/internal/annotate"
 )
 
@@ -21,6 +23,14 @@ type DrawOptions struct {
 	// Palette holds the colours, red, green and blue, by label id, starting again
 	// at its end; nil means 256 distinct ones.
 	Palette [][3]uint8
+	// ByInstance gives each detection a colour of its own, those with the highest scores first, in place of
+	// its label's.
+	ByInstance bool
+	// MaskAlpha is the share of the colour in the pixels of a detection's mask, in (0, 1]; 0 means 0.5. The
+	// mask's rim is solid.
+	MaskAlpha float64
+	// NoMasks and NoBoxes leave those out.
+	NoMasks, NoBoxes bool
 	// NoLabels and NoScores leave those out of the plates; without both there are
 	// no plates.
 	NoLabels, NoScores bool
@@ -33,16 +43,26 @@ type DrawOptions struct {
 // covered before the plate is left out. It lets edges touch.
 const crowded = 0.06
 
+// ErrDraw says that detections cannot be drawn so: a mask that is not of the photo's size, or a bad option.
+var ErrDraw = errors.New("cannot be drawn")
+
 // Draw draws the detections on the photo, which is not changed; the picture is new,
-// of the same size, and without alpha. Boxes are coloured by label id, those with
-// low scores first, so that those with high scores lie on top. The plate with label
-// and score stands above its box, or where it would leave the picture or cover
-// another, inside or below it. In a crowd the plate with the lower score is left
-// out; its box is still drawn. Boxes that are empty, not finite or outside the photo
-// are left out.
+// of the same size, and without alpha. Masks are filled, with a rim, below the boxes.
+// Boxes are coloured by label id, those with low scores first, so that those with high
+// scores lie on top. The plate with label and score stands above its box, or where it
+// would leave the picture or cover another, inside or below it. In a crowd the plate
+// with the lower score is left out; its box is still drawn. Boxes that are empty, not
+// finite or outside the photo are left out, with their masks.
 //
-// The only error is that of a Font that cannot be read.
+// Errors: [ErrDraw], and that of a Font that cannot be read.
 func Draw(photo image.Image, dets []Detection, opts DrawOptions) (*image.RGBA, error) {
+	alpha := float32(opts.MaskAlpha)
+	if opts.MaskAlpha == 0 {
+		alpha = 0.5
+	}
+	if !(alpha > 0 && alpha <= 1) {
+		return nil, fmt.Errorf("det: %w: got MaskAlpha %v, want it in (0, 1]", ErrDraw, opts.MaskAlpha)
+	}
 	out := annotate.Opaque(photo)
 	w, h := out.Rect.Dx(), out.Rect.Dy()
 	scale := annotate.ScaleFor(w, h)
@@ -72,7 +92,26 @@ func Draw(photo image.Image, dets []Detection, opts DrawOptions) (*image.RGBA, e
 	}
 	slices.SortStableFunc(items, func(a, b item) int { return cmp.Compare(b.Score, a.Score) })
 
+	if opts.ByInstance {
+		for i := range items {
+			items[i].color = opts.color(i)
+		}
+	}
+	if !opts.NoMasks {
+		masks := maskPainter{dst: out, alpha: alpha, thickness: scale.Thickness}
+		for _, it := range slices.Backward(items) {
+			if it.Mask == nil {
+				continue
+			}
+			if err := masks.paint(it.Mask, it.color); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, it := range slices.Backward(items) {
+		if opts.NoBoxes {
+			break
+		}
 		// A dark rim parts the line from a background of the same colour.
 		annotate.Frame(out, it.frame.Inset(-1), 1, color.RGBA{A: 255}, 0.45)
 		annotate.Frame(out, it.frame.Inset(scale.Thickness), 1, color.RGBA{A: 255}, 0.45)
@@ -104,6 +143,31 @@ func Draw(photo image.Image, dets []Detection, opts DrawOptions) (*image.RGBA, e
 		text.DrawPlate(out, p.place, scale.Pad, p.text, p.color)
 	}
 	return out, nil
+}
+
+// maskPainter paints masks on a picture, with one buffer for all.
+type maskPainter struct {
+	dst       *image.RGBA
+	alpha     float32
+	thickness int
+	pixels    []uint8
+}
+
+func (p *maskPainter) paint(mask *coco.RLE, c color.RGBA) error {
+	w, h := p.dst.Rect.Dx(), p.dst.Rect.Dy()
+	if mask.Width != w || mask.Height != h {
+		return fmt.Errorf("det: %w: got a mask of %dx%d, want the photo's %dx%d", ErrDraw, mask.Width, mask.Height, w, h)
+	}
+	if p.pixels == nil {
+		p.pixels = make([]uint8, w*h)
+	}
+	if err := mask.DecodeInto(p.pixels); err != nil {
+		return fmt.Errorf("det: %w: %w", ErrDraw, err)
+	}
+	b := mask.Box() // x, y, width, height
+	box := image.Rect(int(b[0]), int(b[1]), int(b[0]+b[2]), int(b[1]+b[3]))
+	annotate.Region(p.dst, p.pixels, box, annotate.NewTint(c, p.alpha), annotate.NewTint(c, 1), p.thickness)
+	return nil
 }
 
 // frame gives the pixels of a box's outline, whose lines lie on the box's edges.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image"
 	"io"
+	"sync"
 
 	"github.com/torchvit/torchvit/internal/annotate"
 )
@@ -42,9 +43,24 @@ func (m *ClassMap) At(x, y int) uint8 { return m.Classes[y*m.Width+x] }
 // Counts gives the number of pixels of each class.
 func (m *ClassMap) Counts() [256]int {
 	var n [256]int
-	for _, c := range m.Classes {
-		n[c]++
-	}
+	var mu sync.Mutex
+	const line = 4096
+	annotate.Rows(line, (len(m.Classes)+line-1)/line, func(y0, y1 int) {
+		// Neighbours are mostly equal, and adding to one counter again and again is slow.
+		var part [256]int
+		classes := m.Classes[y0*line : min(y1*line, len(m.Classes))]
+		for i := 0; i < len(classes); {
+			c, start := classes[i], i
+			for i++; i < len(classes) && classes[i] == c; i++ {
+			}
+			part[c] += i - start
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for c, k := range part {
+			n[c] += k
+		}
+	})
 	return n
 }
 

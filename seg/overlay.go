@@ -66,38 +66,30 @@ func Overlay(photo image.Image, m *ClassMap, opts OverlayOptions) (*image.RGBA, 
 		palette = DistinctPalette(256)
 	}
 
-	out := annotate.Opaque(photo)
-	colors := [256][3]uint8{}
-	for id := range colors {
-		c := palette.Color(uint8(id))
-		colors[id] = [3]uint8{c.R, c.G, c.B}
-	}
 	hidden := [256]bool{}
 	for _, id := range opts.Transparent {
 		hidden[id] = true
 	}
-	for i, id := range m.Classes {
-		if hidden[id] {
-			continue
+	counts := m.Counts()
+	tints := [256]*annotate.Tint{}
+	for id, n := range counts {
+		if n > 0 && !hidden[id] {
+			tints[id] = annotate.NewTint(palette.Color(uint8(id)), alpha)
 		}
-		// The picture has no padding between rows.
-		p, c := out.Pix[4*i:4*i+3:4*i+3], &colors[id]
-		p[0] = annotate.Mix(p[0], c[0], alpha)
-		p[1] = annotate.Mix(p[1], c[1], alpha)
-		p[2] = annotate.Mix(p[2], c[2], alpha)
 	}
+	out := annotate.Opaque(photo)
+	annotate.Rows(m.Width, m.Height, func(y0, y1 int) { annotate.Runs(out, m.Classes, &tints, y0, y1) })
 	if opts.NoLegend {
 		return out, nil
 	}
-	legend, err := annotate.WithLegend(out, legendEntries(m, palette, opts.Labels, hidden), opts.Font)
+	legend, err := annotate.WithLegend(out, legendEntries(counts, len(m.Classes), palette, opts.Labels, hidden), opts.Font)
 	if err != nil {
 		return nil, fmt.Errorf("seg: legend: %w", err)
 	}
 	return legend, nil
 }
 
-func legendEntries(m *ClassMap, p Palette, labels []string, hidden [256]bool) []annotate.Entry {
-	counts := m.Counts()
+func legendEntries(counts [256]int, pixels int, p Palette, labels []string, hidden [256]bool) []annotate.Entry {
 	var ids []int
 	for id, n := range counts {
 		if n > 0 {
@@ -111,7 +103,7 @@ func legendEntries(m *ClassMap, p Palette, labels []string, hidden [256]bool) []
 		if id < len(labels) && labels[id] != "" {
 			name = labels[id]
 		}
-		entries[i] = annotate.Entry{Name: name, Value: percent(float64(counts[id]) / float64(len(m.Classes)))}
+		entries[i] = annotate.Entry{Name: name, Value: percent(float64(counts[id]) / float64(pixels))}
 		if !hidden[id] {
 			entries[i].Color = p.Color(uint8(id))
 		}

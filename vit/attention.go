@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"math"
 	"slices"
 	"strconv"
@@ -148,6 +149,32 @@ func (a *AttentionMaps) HeadMask(i int) []bool {
 	}
 	n := a.Rows * a.Columns
 	return a.Mask[i*n : (i+1)*n]
+}
+
+// Region is the part of the photo that the grid covers, in its pixels.
+func (a *AttentionMaps) Region() image.Rectangle {
+	return a.photo(a.Geometry.Visible())
+}
+
+// QueryPatch is the part of the photo that the looking token stands for, in its pixels; empty for a prefix
+// token.
+func (a *AttentionMaps) QueryPatch(t *Tokens) image.Rectangle {
+	patch := a.Query - t.Prefix
+	if patch < 0 {
+		return image.Rectangle{}
+	}
+	h, w := t.PatchSize[0], t.PatchSize[len(t.PatchSize)-1]
+	y, x := patch/a.Columns*h, patch%a.Columns*w
+	return a.photo(x, y, x+w, y+h)
+}
+
+// photo takes a part of the model's input to the photo.
+func (a *AttentionMaps) photo(x0, y0, x1, y1 int) image.Rectangle {
+	g := a.Geometry
+	left, top := g.ToPhoto(float32(x0), float32(y0))
+	right, bottom := g.ToPhoto(float32(x1), float32(y1))
+	near := func(v float32) int { return int(math.Round(float64(v))) }
+	return image.Rect(near(left), near(top), near(right), near(bottom)).Intersect(image.Rect(0, 0, g.Width, g.Height))
 }
 
 // Name is what map i is called in captions: "head 3", "mean" or "rollout".

@@ -42,6 +42,11 @@ type HeatMapOptions struct {
 	// coordinates: what the model saw, where preprocessing crops. The rest of the
 	// photo is darkened. Empty means the whole photo.
 	Region image.Rectangle
+	// Mask outlines the values for which it is true, as AttentionMaps.HeadMask gives them; nil is no outline.
+	Mask []bool
+	// Mark is a part of the photo with a frame around it, in the photo's own coordinates, as the patch that
+	// looks (see AttentionMaps.QueryPatch). Empty is none; HeatMap does not draw it.
+	Mark image.Rectangle
 }
 
 // HeatMap colours a map of values, row by row from the top left, such as the
@@ -77,7 +82,49 @@ func OverlayHeatMap(photo image.Image, values []float32, rows, cols int, opts He
 	}
 	out := annotate.Opaque(photo)
 	darkenOutside(out, region)
-	return out, m.over(out, region)
+	m.over(out, region)
+	mark(out, opts.Mark.Sub(photo.Bounds().Min))
+	return out, nil
+}
+
+// mark draws a frame around a part of a picture, white between dark lines.
+func mark(dst *image.RGBA, r image.Rectangle) {
+	if r.Empty() {
+		return
+	}
+	t := annotate.ScaleFor(dst.Rect.Dx(), dst.Rect.Dy()).Thickness
+	annotate.Frame(dst, r.Inset(-t-1), t+2, black, 1)
+	annotate.Frame(dst, r.Inset(-t), t, white, 1)
+}
+
+// AttentionMask gives the mask of one map, rows*cols values, as a picture of a photo's size: 255 where the
+// mask is true, 0 elsewhere and outside region, the part of the photo that the map covers (empty means all).
+// Each value is as large as its patch: nearest, as DINO draws it.
+//
+// Errors: [ErrHeatMap].
+func AttentionMask(mask []bool, rows, cols int, photo image.Point, region image.Rectangle) (*image.Gray, error) {
+	whole := image.Rectangle{Max: photo}
+	if region.Empty() {
+		region = whole
+	}
+	if rows <= 0 || cols <= 0 || len(mask) != rows*cols {
+		return nil, fmt.Errorf("vit: %w: got a mask of %d values, want %dx%d", ErrHeatMap, len(mask), rows, cols)
+	}
+	if region.Empty() || !region.In(whole) {
+		return nil, fmt.Errorf("vit: %w: region %v is not inside the photo's %v", ErrHeatMap, region, whole)
+	}
+	out := image.NewGray(whole)
+	w, h := region.Dx(), region.Dy()
+	for y := range h {
+		values := mask[y*rows/h*cols:]
+		row := out.Pix[out.PixOffset(region.Min.X, region.Min.Y+y):][:w]
+		for x := range row {
+			if values[x*cols/w] {
+				row[x] = 255
+			}
+		}
+	}
+	return out, nil
 }
 
 // HeatMapSheetOptions says how a sheet of heat maps is drawn. The zero value works.
@@ -89,6 +136,8 @@ type HeatMapSheetOptions struct {
 	Names []string
 	// NoMean leaves out the mean of the maps.
 	NoMean bool
+	// Masks outline values in each map, as Mask does in one: n*rows*cols of them, or nil.
+	Masks []bool
 	// NoPhoto draws the maps alone, not over the photo, of which only the region
 	// is shown.
 	NoPhoto bool
@@ -110,6 +159,9 @@ func HeatMapSheet(photo image.Image, maps []float32, n, rows, cols int, opts Hea
 	if n <= 0 || rows <= 0 || cols <= 0 || len(maps) != n*size {
 		return nil, fmt.Errorf("vit: %w: got %d values, want %d maps of %dx%d", ErrHeatMap, len(maps), n, rows, cols)
 	}
+	if opts.Masks != nil && len(opts.Masks) != len(maps) {
+		return nil, fmt.Errorf("vit: %w: got masks of %d values, want %d", ErrHeatMap, len(opts.Masks), len(maps))
+	}
 	if opts.Names != nil && len(opts.Names) != n {
 		return nil, fmt.Errorf("vit: %w: got %d names, want %d", ErrHeatMap, len(opts.Names), n)
 	}
@@ -118,15 +170,24 @@ func HeatMapSheet(photo image.Image, maps []float32, n, rows, cols int, opts Hea
 		return nil, err
 	}
 	full := annotate.Opaque(photo)
+	marked := opts.Mark.Sub(photo.Bounds().Min)
 	if opts.NoPhoto {
 		full = annotate.Opaque(full.SubImage(region))
+		marked = marked.Sub(region.Min)
 		region = full.Rect
 	}
-	tile, region := tileOf(full, region, opts.TileSize)
+	tile, region, marked := tileOf(full, region, marked, opts.TileSize)
 
-	tiles := []annotate.Tile{{Image: tile, Caption: "photo"}}
-	add := func(name string, values []float32) error {
-		m, err := newHeatMap(values, rows, cols, opts.HeatMapOptions)
+	shown := tile
+	if !marked.Empty() {
+		shown = annotate.Opaque(tile)
+		mark(shown, marked)
+	}
+	tiles := []annotate.Tile{{Image: shown, Caption: "photo"}}
+	add := func(name string, values []float32, mask []bool) error {
+		o := opts.HeatMapOptions
+		o.Mask = mask
+		m, err := newHeatMap(values, rows, cols, o)
 		if err != nil {
 			return err
 		}
@@ -135,14 +196,13 @@ func HeatMapSheet(photo image.Image, maps []float32, n, rows, cols int, opts Hea
 			m.alpha = 1
 		}
 		darkenOutside(out, region)
-		if err := m.over(out, region); err != nil {
-			return err
-		}
+		m.over(out, region)
+		mark(out, marked)
 		tiles = append(tiles, annotate.Tile{Image: out, Caption: name, Note: short(m.low) + " – " + short(m.high)})
 		return nil
 	}
 	if !opts.NoMean && n > 1 {
-		if err := add("mean", mean(maps, n, size)); err != nil {
+		if err := add("mean", mean(maps, n, size), nil); err != nil {
 			return nil, err
 		}
 	}
@@ -151,7 +211,11 @@ func HeatMapSheet(photo image.Image, maps []float32, n, rows, cols int, opts Hea
 		if opts.Names != nil {
 			name = opts.Names[i]
 		}
-		if err := add(name, maps[i*size:(i+1)*size]); err != nil {
+		var mask []bool
+		if opts.Masks != nil {
+			mask = opts.Masks[i*size : (i+1)*size]
+		}
+		if err := add(name, maps[i*size:(i+1)*size], mask); err != nil {
 			return nil, err
 		}
 	}
@@ -170,6 +234,7 @@ type heatMap struct {
 	colors     *annotate.ColorMap
 	smooth     bool
 	alpha      float32
+	mask       []bool
 }
 
 func newHeatMap(values []float32, rows, cols int, opts HeatMapOptions) (*heatMap, error) {
@@ -182,13 +247,16 @@ func newHeatMap(values []float32, rows, cols int, opts HeatMapOptions) (*heatMap
 	}
 	m := &heatMap{
 		values: values, rows: rows, cols: cols, low: opts.Min, high: opts.Max,
-		colors: colors, smooth: opts.Smooth, alpha: float32(opts.Alpha),
+		colors: colors, smooth: opts.Smooth, alpha: float32(opts.Alpha), mask: opts.Mask,
 	}
 	if opts.Alpha == 0 {
 		m.alpha = DefaultAlpha
 	}
 	if !(m.alpha > 0 && m.alpha <= 1) {
 		return nil, fmt.Errorf("vit: %w: alpha: got %v, want it in (0, 1]", ErrHeatMap, opts.Alpha)
+	}
+	if m.mask != nil && len(m.mask) != len(values) {
+		return nil, fmt.Errorf("vit: %w: got a mask of %d values, want %dx%d", ErrHeatMap, len(m.mask), rows, cols)
 	}
 	low, high := values[0], values[0]
 	for i, v := range values {
@@ -212,28 +280,66 @@ func (m *heatMap) draw(w, h int) (*image.RGBA, error) {
 		return nil, fmt.Errorf("vit: %w: picture of %dx%d", ErrHeatMap, w, h)
 	}
 	out := image.NewRGBA(image.Rect(0, 0, w, h))
-	xs, ys := m.taps(w, m.cols), m.taps(h, m.rows)
-	for y := range h {
-		a, b := m.values[ys[y].i*m.cols:], m.values[ys[y].j*m.cols:]
-		for x := range w {
-			t := xs[x]
-			top := mix(a[t.i], a[t.j], t.share)
-			c := m.colors.At(mix(top, mix(b[t.i], b[t.j], t.share), ys[y].share), m.low, m.high)
-			p := out.Pix[y*out.Stride+4*x:]
-			p[0], p[1], p[2], p[3] = c.R, c.G, c.B, 255
-		}
+	for i := 3; i < len(out.Pix); i += 4 {
+		out.Pix[i] = 255
 	}
+	alpha := m.alpha
+	m.alpha = 1
+	m.over(out, out.Rect)
+	m.alpha = alpha
 	return out, nil
 }
 
-// over mixes the map into a region of a picture.
-func (m *heatMap) over(dst *image.RGBA, region image.Rectangle) error {
-	heat, err := m.draw(region.Dx(), region.Dy())
-	if err != nil {
-		return err
+// over mixes the map into a region of a picture: each colour by its table.
+func (m *heatMap) over(dst *image.RGBA, region image.Rectangle) {
+	w, h := region.Dx(), region.Dy()
+	var tints [256]*annotate.Tint
+	for i, c := range m.colors {
+		tints[i] = annotate.NewTint(color.RGBA{R: c[0], G: c[1], B: c[2], A: 255}, m.alpha)
 	}
-	annotate.Blend(dst, region.Min, heat, m.alpha)
-	return nil
+	xs, ys := m.taps(w, m.cols), m.taps(h, m.rows)
+	annotate.Rows(w, h, func(y0, y1 int) {
+		steps := make([]uint8, w) // each pixel's place in the colour map
+		for y := y0; y < y1; y++ {
+			if m.smooth || y == y0 || ys[y] != ys[y-1] {
+				m.steps(steps, xs, ys[y])
+			}
+			pix := dst.Pix[dst.PixOffset(region.Min.X, region.Min.Y+y):][:4*w]
+			for x := 0; x < w; {
+				step, start := steps[x], x
+				for x++; x < w && steps[x] == step; x++ {
+				}
+				tints[step].Apply(pix[4*start : 4*x])
+			}
+		}
+	})
+	if m.mask != nil {
+		// Lines of the picture's thickness, but thinner than a patch.
+		t := annotate.ScaleFor(dst.Rect.Dx(), dst.Rect.Dy()).Thickness
+		t = max(1, min(t, w/m.cols/4, h/m.rows/4))
+		annotate.Cells(dst, region, m.mask, m.rows, m.cols, t, white)
+	}
+}
+
+// steps gives the places in the colour map of one row of pixels.
+func (m *heatMap) steps(dst []uint8, xs []tap, y tap) {
+	a, b := m.values[y.i*m.cols:], m.values[y.j*m.cols:]
+	if m.smooth {
+		for x, t := range xs {
+			top := mix(a[t.i], a[t.j], t.share)
+			dst[x] = annotate.Step(mix(top, mix(b[t.i], b[t.j], t.share), y.share), m.low, m.high)
+		}
+		return
+	}
+	last := -1
+	for x, t := range xs {
+		if t.i != last {
+			last = t.i
+			dst[x] = annotate.Step(a[t.i], m.low, m.high)
+			continue
+		}
+		dst[x] = dst[x-1]
+	}
 }
 
 // tap says between which values i and j a pixel lies, and j's share.
@@ -285,19 +391,22 @@ func region(photo image.Image, r image.Rectangle) (image.Rectangle, error) {
 	return r.Sub(b.Min), nil
 }
 
-// tileOf scales a photo, and the region in it, to the size of a sheet's tiles.
-func tileOf(full *image.RGBA, r image.Rectangle, size int) (*image.RGBA, image.Rectangle) {
+// tileOf scales a photo, the region in it and a mark to the size of a sheet's tiles.
+func tileOf(full *image.RGBA, r, mark image.Rectangle, size int) (tile *image.RGBA, region, marked image.Rectangle) {
 	w, h := full.Rect.Dx(), full.Rect.Dy()
 	if size <= 0 {
 		size = min(max(w, h, 224), 448)
 	}
 	k := float64(size) / float64(max(w, h))
 	to := func(v int) int { return int(math.Round(float64(v) * k)) }
-	tile := image.NewRGBA(image.Rect(0, 0, max(1, to(w)), max(1, to(h))))
+	tile = image.NewRGBA(image.Rect(0, 0, max(1, to(w)), max(1, to(h))))
 	draw.CatmullRom.Scale(tile, tile.Rect, full, full.Rect, draw.Src, nil)
-	r = image.Rect(to(r.Min.X), to(r.Min.Y), to(r.Max.X), to(r.Max.Y)).Intersect(tile.Rect)
+	scaled := func(r image.Rectangle) image.Rectangle {
+		return image.Rect(to(r.Min.X), to(r.Min.Y), to(r.Max.X), to(r.Max.Y)).Intersect(tile.Rect)
+	}
+	r = scaled(r)
 	r.Max.X, r.Max.Y = max(r.Max.X, r.Min.X+1), max(r.Max.Y, r.Min.Y+1)
-	return tile, r
+	return tile, r, scaled(mark)
 }
 
 // darkenOutside dims what the model did not see.
@@ -313,7 +422,10 @@ func darkenOutside(dst *image.RGBA, r image.Rectangle) {
 	}
 }
 
-var black = color.RGBA{A: 255}
+var (
+	black = color.RGBA{A: 255}
+	white = color.RGBA{R: 255, G: 255, B: 255, A: 255}
+)
 
 // short writes a value with two digits that count.
 func short(v float32) string { return strconv.FormatFloat(float64(v), 'g', 2, 32) }

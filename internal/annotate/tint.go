@@ -89,3 +89,81 @@ func Cells(dst *image.RGBA, region image.Rectangle, set []bool, rows, cols, thic
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
+
+// Region paints the pixels of dst inside box where mask is 1: their rim, thickness pixels wide, with rim,
+// and the rest with fill; either may be nil. mask holds 0 and 1, row by row, as large as dst. Where a mask
+// reaches the edge of dst it has no rim.
+func Region(dst *image.RGBA, mask []uint8, box image.Rectangle, fill, rim *Tint, thickness int) {
+	box = box.Intersect(dst.Rect)
+	if box.Empty() {
+		return
+	}
+	Rows(box.Dx(), box.Dy(), func(y0, y1 int) {
+		regionRows(dst, mask, box, box.Min.Y+y0, box.Min.Y+y1, fill, rim, thickness)
+	})
+}
+
+func regionRows(dst *image.RGBA, mask []uint8, box image.Rectangle, y0, y1 int, fill, rim *Tint, t int) {
+	w, h := dst.Rect.Dx(), dst.Rect.Dy()
+	// set counts for each column the set pixels from t above a row to t below it.
+	set := make([]uint16, box.Dx())
+	count := func(y int, add uint16) {
+		if y < 0 || y >= h {
+			for x := range set {
+				set[x] += add
+			}
+			return
+		}
+		row := mask[y*w+box.Min.X : y*w+box.Max.X]
+		for x, v := range row {
+			set[x] += uint16(v) * add
+		}
+	}
+	for y := y0 - t; y < y0+t; y++ {
+		count(y, 1)
+	}
+	all := uint16(2*t + 1)
+	for y := y0; y < y1; y++ {
+		count(y+t, 1)
+		row := mask[y*w+box.Min.X : y*w+box.Max.X]
+		pix := dst.Pix[dst.PixOffset(box.Min.X, y):][:4*box.Dx()]
+		paint := func(from, to int, tint *Tint) {
+			if tint != nil && from < to {
+				tint.Apply(pix[4*from : 4*to])
+			}
+		}
+		for x := 0; x < len(row); {
+			if row[x] == 0 {
+				x++
+				continue
+			}
+			start := x
+			for x++; x < len(row) && row[x] != 0; x++ {
+			}
+			left, right := min(start+t, x), max(x-t, start)
+			if box.Min.X+start == 0 {
+				left = start
+			}
+			if box.Min.X+x == w {
+				right = x
+			}
+			if left >= right {
+				paint(start, x, rim)
+				continue
+			}
+			paint(start, left, rim)
+			for i := left; i < right; {
+				from, whole := i, set[i] == all
+				for i++; i < right && (set[i] == all) == whole; i++ {
+				}
+				if whole {
+					paint(from, i, fill)
+				} else {
+					paint(from, i, rim)
+				}
+			}
+			paint(right, x, rim)
+		}
+		count(y-t, ^uint16(0)) // less one
+	}
+}
