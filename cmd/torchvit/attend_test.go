@@ -78,7 +78,7 @@ func TestAttendOptions(t *testing.T) {
 	assert.Equal(t, last.Heads, attendJSON(t, "--token", "0").Heads)
 	// The patch 3,4 of 14 x 14 in the middle 400 x 400 of the photo's 600 x 400, by the file's preprocess.
 	found := false
-	for x := 124; x < 470 && !found; x += 8 {
+	for x := 140; x < 460 && !found; x += 8 {
 		pixel := attendJSON(t, "--pixel", strconv.Itoa(x)+",100")
 		found = assert.ObjectsAreEqual(patch.Heads, pixel.Heads)
 	}
