@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -418,49 +416,5 @@ func TestEvaluateErrors(t *testing.T) {
 		if assert.ErrorContains(t, err, want) && !strings.HasPrefix(err.Error(), "coco: ") {
 			assert.ErrorIs(t, err, ErrData, want)
 		}
-	}
-}
-
-// big is a set of the size that models are evaluated on.
-func big(b testing.TB, masks bool) (*Dataset, []Result) {
-	s := scene{images: 1500, categories: 80, objects: 14, wrong: 60, side: 640}
-	if masks {
-		s = scene{images: 300, categories: 80, objects: 14, wrong: 60, side: 640, masks: true}
-	}
-	return s.random(b, rand.New(rand.NewPCG(21, 22)))
-}
-
-// BenchmarkEvaluate also runs pycocotools on the same files and reports how many times as long it takes.
-func BenchmarkEvaluate(b *testing.B) {
-	for _, kind := range []IoUType{BBox, Segm} {
-		b.Run(kind.String(), func(b *testing.B) {
-			gt, dt := big(b, kind == Segm)
-			for i := range dt {
-				if kind == Segm {
-					dt[i].Box = nil
-				}
-			}
-			c := writeCase(b, gt, dt, EvalOptions{Type: kind})
-			c.Bench = true
-			var r *EvalResult
-			least := time.Duration(math.MaxInt64)
-			for b.Loop() {
-				start := time.Now()
-				var err error
-				r, err = Evaluate(gt, dt, EvalOptions{Type: kind})
-				require.NoError(b, err)
-				least = min(least, time.Since(start))
-			}
-			if os.Getenv("TORCHVIT_BENCH_PYTHON") == "" {
-				return
-			}
-			var answers []evalAnswer
-			runPython(b, "evaluate.py", []evalCase{c}, &answers)
-			values := r.Stats.Values()
-			require.Equal(b, answers[0].Stats, values[:])
-			b.ReportMetric(answers[0].Seconds/least.Seconds(), "python/go")
-			b.ReportMetric(answers[0].Seconds*1e3, "python-ms")
-			b.ReportMetric(float64(len(dt)), "detections")
-		})
 	}
 }

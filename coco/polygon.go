@@ -3,6 +3,7 @@ package coco
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 )
@@ -26,13 +27,9 @@ func FromPolygons(polygons [][]float64, height, width int) (RLE, error) {
 	if err != nil {
 		return RLE{}, err
 	}
-	// Where polygons begin and end, down the columns.
-	type event struct {
-		at    uint32
-		delta int32
-	}
+	var d drawing
 	var events []event
-	var crossings []uint32
+	var area runs
 	columns := 0.0
 	for i, points := range polygons {
 		if len(points) < 6 || len(points)%2 != 0 {
@@ -51,23 +48,20 @@ func FromPolygons(polygons [][]float64, height, width int) (RLE, error) {
 		if columns > mostColumns {
 			return RLE{}, fmt.Errorf("%w: got polygons that cross %.0f columns, want %d at most", ErrRLE, columns, mostColumns)
 		}
-		crossings = outline(crossings[:0], points, height, width)
-		slices.Sort(crossings)
-		// Two changes at one place are none.
-		delta := int32(1)
-		for j := 0; j < len(crossings) && crossings[j] < n; j++ {
-			if j+1 < len(crossings) && crossings[j+1] == crossings[j] {
-				j++
-				continue
+		d.outline(points, height, width)
+		if len(polygons) == 1 {
+			for at := range d.changes(n) {
+				area.change(at)
 			}
-			events = append(events, event{crossings[j], delta})
+			break
+		}
+		delta := int32(1)
+		for at := range d.changes(n) {
+			events = append(events, event{at, delta})
 			delta = -delta
 		}
 	}
-	if len(polygons) > 1 {
-		slices.SortFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
-	}
-	var area runs
+	slices.SortFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	depth := int32(0) // polygons that hold the pixel
 	for i := 0; i < len(events); {
 		before, at := depth, events[i].at
@@ -79,6 +73,12 @@ func FromPolygons(polygons [][]float64, height, width int) (RLE, error) {
 		}
 	}
 	return RLE{Height: height, Width: width, Counts: area.finish(n)}, nil
+}
+
+// event is where a polygon begins, with 1, or ends, with -1, counted down the columns.
+type event struct {
+	at    uint32
+	delta int32
 }
 
 // FromBox gives the mask of a box (pycocotools: frPyObjects of a box), by the rule of [FromPolygons].
@@ -95,22 +95,73 @@ func (b Box) polygon() []float64 {
 // scale is how much finer the grid is on which outlines are drawn.
 const scale = 5
 
-// outline appends where the outline crosses the middle of a column: the number of the first pixel below,
-// down the columns.
-func outline(dst []uint32, points []float64, height, width int) []uint32 {
+// drawing is one polygon's outline.
+type drawing struct {
+	crossings []crossing
+	sorted    []uint32
+	starts    []int
+}
+
+// crossing is where the outline crosses the middle of column x: at, the first pixel below, is counted down
+// the columns.
+type crossing struct{ x, at uint32 }
+
+// outline finds the crossings.
+func (d *drawing) outline(points []float64, height, width int) {
+	d.crossings = d.crossings[:0]
 	fine := func(v float64) int { return int(float64(scale*v) + .5) }
 	xe, ye := fine(points[len(points)-2]), fine(points[len(points)-1])
 	for i := 0; i < len(points); i += 2 {
 		xs, ys := xe, ye
 		xe, ye = fine(points[i]), fine(points[i+1])
-		dst = edge(dst, xs, ys, xe, ye, height, width)
+		d.edge(xs, ys, xe, ye, height, width)
 	}
-	return dst
 }
 
-// edge appends the crossings of one edge on the fine grid. The steps of the edge are not walked: the one
-// that leaves the middle of a column (5x+2) is found by itself.
-func edge(dst []uint32, xs, ys, xe, ye, height, width int) []uint32 {
+// changes gives where the mask changes, in rising order and before n. Two crossings at one place are none.
+func (d *drawing) changes(n uint32) iter.Seq[uint32] {
+	// By column first: an outline crosses most of them a few times.
+	least, most := uint32(math.MaxUint32), uint32(0)
+	for _, c := range d.crossings {
+		least, most = min(least, c.x), max(most, c.x)
+	}
+	d.sorted = d.sorted[:0]
+	if len(d.crossings) > 0 {
+		d.sorted = slices.Grow(d.sorted, len(d.crossings))[:len(d.crossings)]
+		count := int(most-least) + 2
+		d.starts = slices.Grow(d.starts[:0], count)[:count]
+		clear(d.starts)
+		for _, c := range d.crossings {
+			d.starts[c.x-least+1]++
+		}
+		for i := 1; i < count; i++ {
+			d.starts[i] += d.starts[i-1]
+		}
+		for _, c := range d.crossings {
+			at := &d.starts[c.x-least]
+			d.sorted[*at] = c.at
+			*at++
+		}
+		start := 0
+		for _, end := range d.starts[:count-1] {
+			slices.Sort(d.sorted[start:end])
+			start = end
+		}
+	}
+	return func(yield func(uint32) bool) {
+		for i := 0; i < len(d.sorted) && d.sorted[i] < n; i++ {
+			if i+1 < len(d.sorted) && d.sorted[i+1] == d.sorted[i] {
+				i++
+			} else if !yield(d.sorted[i]) {
+				return
+			}
+		}
+	}
+}
+
+// edge adds the crossings of one edge on the fine grid. The steps of the edge are not walked: the one that
+// leaves the middle of a column (5x+2) is found by itself.
+func (d *drawing) edge(xs, ys, xe, ye, height, width int) {
 	dx, dy := xe-xs, ye-ys
 	steep := max(dx, -dx) < max(dy, -dy)
 	// Points are counted from the left end, those of a steep edge from the upper one, so an edge has the
@@ -120,7 +171,7 @@ func edge(dst []uint32, xs, ys, xe, ye, height, width int) []uint32 {
 		dx, dy = -dx, -dy
 	}
 	if dx == 0 {
-		return dst
+		return
 	}
 	// Columns whose middle lies between both ends.
 	left, right := min(xs, xe), max(xs, xe)
@@ -131,37 +182,34 @@ func edge(dst []uint32, xs, ys, xe, ye, height, width int) []uint32 {
 		at := func(x int) int { return int(float64(ys) + float64(slope*float64(x-xs)) + .5) }
 		for x := first; x <= last; x++ {
 			u := scale*x + 2
-			dst = append(dst, crossing(x, min(at(u), at(u+1)), height))
+			d.cross(x, min(at(u), at(u+1)), height)
 		}
-		return dst
+		return
 	}
 	slope := float64(dx) / float64(dy)
 	at := func(t int) int { return int(float64(xs) + float64(slope*float64(t)) + .5) }
 	for x := first; x <= last; x++ {
 		// The first step t at which the edge stands on the far side: right of the middle where it runs to
 		// the right, on it where it runs to the left.
-		u := scale*x + 3
-		beyond := func(t int) bool { return at(t) >= u }
+		u, sign := scale*x+3, 1
 		if dx < 0 {
-			u--
-			beyond = func(t int) bool { return at(t) <= u }
+			u, sign = u-1, -1
 		}
 		t := min(max(int((float64(u-xs)-.5)/slope), 1), dy)
-		for t > 1 && beyond(t-1) {
+		for t > 1 && sign*at(t-1) >= sign*u {
 			t--
 		}
-		for t < dy && !beyond(t) {
+		for t < dy && sign*at(t) < sign*u {
 			t++
 		}
-		dst = append(dst, crossing(x, ys+t-1, height))
+		d.cross(x, ys+t-1, height)
 	}
-	return dst
 }
 
-// crossing is the pixel of column x at which the value changes, for a step at v of the fine grid.
-func crossing(x, v, height int) uint32 {
+// cross adds a crossing of column x by a step at v of the fine grid.
+func (d *drawing) cross(x, v, height int) {
 	y := math.Ceil(min(max((float64(v)+.5)/scale-.5, 0), float64(height)))
-	return uint32(x*height + int(y))
+	d.crossings = append(d.crossings, crossing{uint32(x), uint32(x*height + int(y))})
 }
 
 func floorDiv(a, b int) int {
