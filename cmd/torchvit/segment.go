@@ -6,10 +6,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"image"
-	"image/png"
 	"io"
 	"math"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode"
@@ -56,7 +54,7 @@ func newSegmentCommand(a *app) *cobra.Command {
 			"photo as the image-segmentation pipeline of transformers gives it, score null and mask a black and white\n" +
 			"PNG in base64, or with --masks png its path; coco, one JSON list of results with compressed run lengths:\n" +
 			"category_id is the class's number, score 1 as in cocostuffapi, and image_id the number that the photo's\n" +
-			"name ends with, or, where not all names have one of their own, its place among the photos, from 1.",
+			"name is, as 000000000139.jpg, or, where not all names are numbers, its place among the photos, from 1.",
 		Example: "  torchvit segment segmentation.pt street.jpg --out pictures   # street.mask.png, street.overlay.jpg\n" +
 			"  torchvit segment vit.pt street.jpg --head head.pt --json\n" +
 			"  torchvit segment segmentation.pt large.jpg --slide mmseg --slide-resize none --window 512\n" +
@@ -207,77 +205,6 @@ type huggingFaceMask struct {
 	Mask  string  `json:"mask"`
 }
 
-// cocoSegments is a photo's part of one JSON list.
-type cocoSegments struct {
-	list    *jsonList
-	results []cocoResult
-}
-
-type cocoResult struct {
-	ImageID    int64    `json:"image_id"`
-	CategoryID int      `json:"category_id"`
-	Mask       coco.RLE `json:"segmentation"`
-	Score      int      `json:"score"`
-}
-
-func (c *cocoSegments) print(w io.Writer) error {
-	for _, r := range c.results {
-		if err := c.list.add(w, r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// jsonList writes a JSON list entry by entry, one a line.
-type jsonList struct{ begun bool }
-
-func (l *jsonList) add(w io.Writer, entry any) error {
-	var line bytes.Buffer
-	if l.begun {
-		line.WriteString(",\n")
-	} else {
-		line.WriteString("[\n")
-	}
-	l.begun = true
-	if err := printLine(&line, entry); err != nil {
-		return err
-	}
-	_, err := w.Write(bytes.TrimSuffix(line.Bytes(), []byte("\n")))
-	return err
-}
-
-func (l *jsonList) end(w io.Writer) error {
-	text := "[]\n"
-	if l.begun {
-		text = "\n]\n"
-	}
-	_, err := io.WriteString(w, text)
-	return err
-}
-
-// imageIDs are COCO's ids of photos: the numbers that their names end with, as in 000000000139.jpg, where all
-// have one of their own, else their places, from 1.
-func imageIDs(photos []string) map[string]int64 {
-	numbers, places := map[string]int64{}, map[string]int64{}
-	taken := map[int64]bool{}
-	for i, path := range photos {
-		if _, again := places[path]; again {
-			continue
-		}
-		places[path] = int64(i + 1)
-		name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-		digits := name[len(strings.TrimRight(name, "0123456789")):]
-		if id, err := strconv.ParseInt(digits, 10, 64); err == nil && !taken[id] {
-			numbers[path], taken[id] = id, true
-		}
-	}
-	if len(numbers) < len(places) {
-		return places
-	}
-	return numbers
-}
-
 // segmenter is a segmentation model of either kind, with what pictures need.
 type segmenter struct {
 	segment func(ctx context.Context, o seg.SegmentOptions, images ...transforms.Source) ([]*seg.Segmentation, error)
@@ -384,7 +311,7 @@ func (a *app) segment(ctx context.Context, path string, photos []string, f *segm
 	if err != nil {
 		return err
 	}
-	list, ids := &jsonList{}, imageIDs(photos)
+	results, ids := []coco.Result{}, cocoImageIDs(photos)
 	err = a.eachImage(ctx, photos, func(ctx context.Context, path string) (found, error) {
 		photo, err := openPhoto(ctx, path)
 		if err != nil {
@@ -413,7 +340,7 @@ func (a *app) segment(ctx context.Context, path string, photos []string, f *segm
 						continue
 					}
 					file := pics.path(path, fmt.Sprintf(".%d%s.png", s.Class, fileName(s.Label)))
-					if err := annotate.WriteFile(file, func(w io.Writer) error { return png.Encode(w, maskImage(m, s.Class)) }); err != nil {
+					if err := annotate.WriteFile(file, func(w io.Writer) error { return annotate.EncodePNG(w, maskImage(m, s.Class)) }); err != nil {
 						return found{}, fmt.Errorf("--out: %w", err)
 					}
 					masks[s.Class] = file
@@ -421,18 +348,18 @@ func (a *app) segment(ctx context.Context, path string, photos []string, f *segm
 				}
 			}
 		}
-		out.answer, err = f.answer(path, m, segments, model, masks, list, ids[path])
+		out.answer, err = f.answer(path, m, segments, model, masks, &results, ids[path])
 		return out, err
 	})
 	if err == nil && f.format == "coco" {
-		err = list.end(a.stdout)
+		err = printLine(a.stdout, results)
 	}
 	return err
 }
 
 // answer puts a photo's segments into a format's form.
-func (f *segmentFlags) answer(path string, m *seg.ClassMap, segments []seg.Segment, model *segmenter, masks map[int]string, list *jsonList, id int64) (printer, error) {
-	hf, results := []huggingFaceMask{}, &cocoSegments{list: list}
+func (f *segmentFlags) answer(path string, m *seg.ClassMap, segments []seg.Segment, model *segmenter, masks map[int]string, all *[]coco.Result, id int64) (printer, error) {
+	hf, results := []huggingFaceMask{}, &cocoAnswer{all: all}
 	answer := &segmentAnswer{Image: path, Width: m.Width, Height: m.Height, Classes: []segmentClass{}}
 	for _, s := range segments {
 		if !model.shows(s.Class) {
@@ -444,14 +371,14 @@ func (f *segmentFlags) answer(path string, m *seg.ClassMap, segments []seg.Segme
 			mask := masks[s.Class]
 			if f.masks == "" {
 				var file bytes.Buffer
-				if err := png.Encode(&file, maskImage(m, s.Class)); err != nil {
+				if err := annotate.EncodePNG(&file, maskImage(m, s.Class)); err != nil {
 					return nil, err
 				}
 				mask = base64.StdEncoding.EncodeToString(file.Bytes())
 			}
 			hf = append(hf, huggingFaceMask{Label: s.Label, Mask: mask})
 		case f.format == "coco":
-			results.results = append(results.results, cocoResult{ImageID: id, CategoryID: s.Class, Mask: s.Mask, Score: 1})
+			results.list = append(results.list, coco.Result{ImageID: id, CategoryID: int64(s.Class), Score: 1, Mask: &s.Mask})
 		case f.masks == "png":
 			class.Mask = masks[s.Class]
 		case f.masks == "rle":

@@ -97,7 +97,6 @@ for i, path in enumerate(given["photos"]):
         compared += 1
 print(compared, len(results))
 `, path)
-	// scene_1 and single_1 end with the same number, so the ids are the photos' places.
 	var compared, results int
 	require.NoError(t, json.Unmarshal([]byte("["+strings.Join(strings.Fields(out), ",")+"]"), &[]*int{&compared, &results}))
 	assert.Equal(t, 6*results, compared)
@@ -203,11 +202,4 @@ func TestSegmentUsage(t *testing.T) {
 		line := fails(t, c.code, append([]string{"segment", model, photo}, c.flags...)...)
 		assert.Contains(t, line, c.want)
 	}
-}
-
-func TestImageIDs(t *testing.T) {
-	assert.Equal(t, map[string]int64{"a/000000000139.jpg": 139, "b/img_7.png": 7}, imageIDs([]string{"a/000000000139.jpg", "b/img_7.png"}))
-	assert.Equal(t, map[string]int64{"139.jpg": 1, "cat.jpg": 2}, imageIDs([]string{"139.jpg", "cat.jpg"}))
-	assert.Equal(t, map[string]int64{"a/1.jpg": 1, "b/1.jpg": 2, "c/1.jpg": 4}, imageIDs([]string{"a/1.jpg", "b/1.jpg", "a/1.jpg", "c/1.jpg"}))
-	assert.Equal(t, map[string]int64{"99999999999999999999.jpg": 1}, imageIDs([]string{"99999999999999999999.jpg"}))
 }
