@@ -300,6 +300,12 @@ func TestSegmentationIsPythons(t *testing.T) {
 		require.NoError(t, err)
 		c.Preprocess = &seg.WholePhoto(meta).Preprocess
 	})
+	blocks := func(c *parityCase) { c.Head = madeModel(t, "unet") }
+	add("head-blocks", madeModel(t, "vit"), 3, photos(t, few...), everything, blocks)
+	add("head-blocks-windows", madeModel(t, "vit"), 3, photos(t, few...), augmented([]float64{1, 1.5}, true), func(c *parityCase) {
+		slide("mmseg", []int{64, 64}, []int{40, 40}, 1, transforms.ResizeSpec{Rule: "shortest_edge", Size: []int{72}}, false)(c)
+		blocks(c)
+	})
 
 	want := python(t, cases)
 	elements := 0

@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import modelfile  # noqa: E402
 import preprocess  # noqa: E402
+from models.segmentation_heads import segmentation_head  # noqa: E402
+from models.vision_transformer import VisionTransformer  # noqa: E402
 
 Forward = Callable[[Tensor], Tensor]
 Case = dict[str, Any]
@@ -120,9 +122,37 @@ def models(folder: Path) -> None:
         }
         if classes == 1:
             metadata["thresholds"] = {"mask": 0.4}
-        scripted.save(
-            str(folder / f"{name}.pt"), _extra_files={modelfile.METADATA: json.dumps(metadata)}
-        )
+        save(scripted, metadata, folder / f"{name}.pt")
+    vit_and_head(folder)
+
+
+def save(scripted: torch.jit.ScriptModule, metadata: dict[str, Any], path: Path) -> None:
+    """Writes a model file without reference answers."""
+    scripted.save(str(path), _extra_files={modelfile.METADATA: json.dumps(metadata)})
+
+
+def vit_and_head(folder: Path) -> None:
+    """Writes a small ViT, and a U-Net head that takes four of its blocks."""
+    vit = VisionTransformer(
+        num_classes=3, img_size=64, patch_size=8, embed_dim=48, depth=4, num_heads=3
+    )
+    head = segmentation_head("unet", 48, 7, 8, 1, 4)
+    for module in (vit, head):
+        module.eval()
+        for weight in module.parameters():
+            nn.init.normal_(weight, std=0.2)
+    tokens = {"patch_size": [8, 8], "prefix": 1, "num_heads": 3, "depth": 4, "embed_dim": 48}
+    common = {
+        "format": 1,
+        "input": {"size": [64, 64], "multiple_of": 8, "dynamic": True},
+        "preprocess": {"resize": {"rule": "shortest_edge", "size": [64], "multiple_of": 8}},
+        "tokens": tokens,
+    }
+    described = {**common, "task": "classification", "output": {"kind": "logits"}}
+    save(torch.jit.script(vit), described, folder / "vit.pt")
+    described = {**common, "task": "segmentation_head", "output": {"kind": "head_logits"}}
+    described["input"] = {**common["input"], "blocks": head.input_blocks}
+    save(torch.jit.script(head), described, folder / "unet.pt")
 
 
 # Answers
