@@ -30,6 +30,8 @@ type OverlayOptions struct {
 	// Transparent lists classes that are not painted, as the background. They
 	// still stand in the legend, with their share and an empty swatch.
 	Transparent []uint8
+	// Hidden lists classes that are neither painted nor in the legend.
+	Hidden []uint8
 	// NoLegend leaves the legend out, so that the picture has the photo's size.
 	NoLegend bool
 	// Font is a TrueType or OpenType file's bytes for the legend's text; nil means
@@ -71,6 +73,9 @@ func Overlay(photo image.Image, m *ClassMap, opts OverlayOptions) (*image.RGBA, 
 		hidden[id] = true
 	}
 	counts := m.Counts()
+	for _, id := range opts.Hidden {
+		counts[id] = 0
+	}
 	tints := [256]*annotate.Tint{}
 	for id, n := range counts {
 		if n > 0 && !hidden[id] {

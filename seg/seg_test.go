@@ -222,6 +222,11 @@ func TestLegendNamesOnlyWhatIsThere(t *testing.T) {
 			}
 		}
 	}
+	few, err := seg.Overlay(under, m, seg.OverlayOptions{Labels: []string{"left"}, Hidden: []uint8{0, 9}})
+	require.NoError(t, err)
+	assert.Equal(t, under.RGBAAt(5, 5), few.RGBAAt(5, 5), "a hidden class is not painted")
+	assert.NotEqual(t, under.RGBAAt(150, 5), few.RGBAAt(150, 5))
+	assert.Less(t, few.Rect.Dx()*few.Rect.Dy(), with.Rect.Dx()*with.Rect.Dy(), "nor does it stand in the legend")
 	swatch := func(id int) int { return counts[seg.DistinctPalette(256).Color(uint8(id))] }
 	assert.Greater(t, swatch(0), 80)
 	assert.Greater(t, swatch(9), 80, "a class of one pixel is named")

@@ -448,10 +448,12 @@ func (s *segmenter) write(pics *pictures, path string, photo *transforms.Image, 
 // overlayOptions paints the classes that are shown but the background, where the file names one.
 func (s *segmenter) overlayOptions() seg.OverlayOptions {
 	o := seg.OverlayOptions{Palette: s.palette, Labels: s.labels}
+	if len(s.labels) > 0 && isBackground(s.labels[0]) {
+		o.Transparent = []uint8{0}
+	}
 	for class := range 256 {
-		background := class == 0 && len(s.labels) > 0 && isBackground(s.labels[0])
-		if background || !s.shows(class) {
-			o.Transparent = append(o.Transparent, uint8(class))
+		if !s.shows(class) {
+			o.Hidden = append(o.Hidden, uint8(class))
 		}
 	}
 	return o
