@@ -311,6 +311,27 @@ func TestEncodeAndDecode(t *testing.T) {
 	}
 }
 
+func TestRowRunsAreLikeTransformers(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	var cases []encodeCase
+	for _, size := range sizes {
+		cases = append(cases, encodeCase{size[0], size[1], randomMask(r, size[0], size[1], 0.1)})
+	}
+	var answers [][]int
+	runPython(t, "row_runs.py", cases, &answers)
+	require.Len(t, answers, len(cases))
+	some := 0
+	for i, c := range cases {
+		m, err := Encode(c.Pixels, c.Height, c.Width)
+		require.NoError(t, err)
+		values, err := m.RowRuns()
+		require.NoError(t, err)
+		require.Equal(t, answers[i], append([]int{}, values...))
+		some += len(values)
+	}
+	assert.Greater(t, some, 1000)
+}
+
 func TestRLEKnownAnswers(t *testing.T) {
 	// facts: pycocotools' own answer for this mask.
 	m, err := ParseRLE("5220003", 4, 5)
