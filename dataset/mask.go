@@ -177,6 +177,9 @@ func ReadMasks(images, masks string, o Options) (*Set, error) {
 	s := &Set{Kind: Masks}
 	f := finder{o: o}
 	for _, file := range files {
+		if filepath.IsLocal(relative(masks, file)) {
+			continue // the masks' folder lies in that of the images
+		}
 		name, ok := relative(images, file), false
 		if imageSuffix != "" {
 			name, ok = strings.CutSuffix(name, imageSuffix)

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -127,6 +128,8 @@ func Read(path string, kind Kind, o Options) (*Set, error) {
 		return ReadVOC(path, o)
 	case YOLO:
 		return ReadYOLO(path, o)
+	case COCO:
+		return readCOCO(path, o)
 	case Masks:
 		images, masks, err := maskFolders(path, o)
 		if err != nil {
@@ -170,7 +173,11 @@ func maskFolders(path string, o Options) (images, masks string, err error) {
 		}
 		return "", wrong(path, 0, ErrMissing, "want the folder %s", strings.Join(names, " or "))
 	}
-	if images, err = choose(o.Images, "images", "leftImg8bit", "img_dir"); err != nil {
+	images, err = choose(o.Images, "images", "leftImg8bit", "img_dir")
+	if errors.Is(err, ErrMissing) && o.Masks != "" {
+		images, err = path, nil // the images' folder itself
+	}
+	if err != nil {
 		return "", "", err
 	}
 	masks, err = choose(o.Masks, "masks", "annotations", "labels", "gtFine", "ann_dir")

@@ -432,6 +432,13 @@ func TestReadMasks(t *testing.T) {
 	_, err = dataset.Read(dir, "", dataset.Options{Split: "testing"})
 	require.ErrorIs(t, err, dataset.ErrMissing)
 
+	inside := t.TempDir()
+	put(t, inside, map[string]string{"a.png": "", "masks/a.png": ""})
+	s, err = dataset.Read(inside, "", dataset.Options{Masks: filepath.Join(inside, "masks")})
+	require.NoError(t, err)
+	require.Len(t, s.Images, 1)
+	assert.Equal(t, filepath.Join(inside, "a.png"), s.Images[0].Path)
+
 	city := t.TempDir()
 	put(t, city, map[string]string{
 		"leftImg8bit/val/ulm/ulm_1_leftImg8bit.png": "", "gtFine/val/ulm/ulm_1_gtFine_labelIds.png": "", "gtFine/val/ulm/ulm_1_gtFine_color.png": "",

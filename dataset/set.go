@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/torchvit/torchvit/coco"
 )
 
 // Kind is a form that data sets have.
@@ -67,10 +69,17 @@ type Object struct {
 	Box   Box
 	// Polygons are outlines in pixels, x and y in turn: the object is what any of them holds.
 	Polygons [][]float64
+	// Mask is the object's pixels, where they are given so.
+	Mask *coco.RLE
+	// Area is COCO's, in pixels; 0 where the files do not say.
+	Area float64
 	// Score is a detection's, 0 to 1.
 	Score float64
 	// Difficult and Truncated are Pascal VOC's marks, Crowd is COCO's iscrowd.
 	Difficult, Truncated, Crowd bool
+
+	// annotation is what COCO's file has.
+	annotation *coco.Annotation
 }
 
 // Box is a rectangle, xyxy in pixels: X1 and Y1 are the left and top edge, X2 and Y2 the right and bottom

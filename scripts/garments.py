@@ -114,13 +114,14 @@ def background_bank(
 @dataclass
 class Scenes:
     """A batch: images (B, 3, H, W) float 0..1, mask (B, H, W) int64 with 0 for the
-    background and label + 1 for garments, and per image the boxes xyxy and labels
-    (1..10)."""
+    background and label + 1 for garments, and per image the boxes xyxy, labels
+    (1..10) and pixels (H, W) bool of the garments, without what later ones cover."""
 
     images: Tensor
     mask: Tensor
     boxes: list[Tensor]
     labels: list[Tensor]
+    visible: list[list[Tensor]]
 
 
 def place(
@@ -162,6 +163,7 @@ def paste(
     mask = torch.zeros(batch, height, width, dtype=torch.int64)
     boxes: list[list[list[float]]] = [[] for _ in range(batch)]
     labels: list[list[int]] = [[] for _ in range(batch)]
+    visible: list[list[Tensor]] = [[] for _ in range(batch)]
     for slot in range(max(len(layout) for layout in layouts)):
         rows = [i for i, layout in enumerate(layouts) if len(layout) > slot]
         picks = torch.from_numpy(rng.integers(0, len(garments.labels), len(rows)))
@@ -192,6 +194,7 @@ def paste(
             if len(ys) < 3 or len(xs) < 3:
                 continue
             mask[i][solid[j]] = label
+            visible[i] = [v & ~solid[j] for v in visible[i]] + [solid[j]]
             boxes[i].append([float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)])
             labels[i].append(label)
     return Scenes(
@@ -199,6 +202,7 @@ def paste(
         mask,
         [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in boxes],
         [torch.tensor(v, dtype=torch.int64) for v in labels],
+        visible,
     )
 
 

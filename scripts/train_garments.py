@@ -265,12 +265,54 @@ def save_scene(image: Tensor, path: Path) -> None:
         path.write_bytes(stream.getvalue())
 
 
+def save_mask(mask: Tensor, path: Path) -> None:
+    """Writes (H, W) classes as an indexed PNG with Pascal VOC's colours."""
+    picture = Image.fromarray(mask.to(torch.uint8).numpy(), "P")
+    colours = []
+    for index in range(256):
+        bits = [sum((index >> 3 * k + c & 1) << 7 - k for k in range(3)) for c in range(3)]
+        colours += bits
+    picture.putpalette(colours)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    if not path.is_file() or path.read_bytes() != stream.getvalue():
+        path.write_bytes(stream.getvalue())
+
+
+def coco_instances(truth: list[dict[str, Any]], scenes: list[g.Scenes]) -> dict[str, Any]:
+    """The scenes as COCO's instances: boxes as pasted, masks of what can be seen."""
+    from pycocotools import mask as rle
+
+    images, annotations = [], []
+    for number, (entry, scene) in enumerate(zip(truth, scenes), 1):
+        size = {"width": entry["width"], "height": entry["height"]}
+        images.append({"id": number, "file_name": entry["file"], **size})
+        for garment, seen in zip(entry["garments"], scene.visible[0]):
+            code = rle.encode(np.asfortranarray(seen.numpy().astype(np.uint8)))
+            x1, y1, x2, y2 = garment["box"]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": garment["index"],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": int(seen.sum()),
+                    "iscrowd": 0,
+                    "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(g.CLASSES, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def make_scenes(photos: Path, seed: int) -> None:
-    """Writes six scenes with several garments and four with one, with their truth."""
+    """Writes six scenes with several garments and four with one, with their truth: as
+    scenes.json, as COCO's instances, as masks and as a list of what the single ones show."""
     rng = np.random.default_rng(seed)
     data = g.load_garments(train=False)
-    SCENES.mkdir(parents=True, exist_ok=True)
+    (SCENES / "masks").mkdir(parents=True, exist_ok=True)
     truth: list[dict[str, Any]] = []
+    made: list[g.Scenes] = []
     shapes = [(288, 384), (320, 480), (384, 384)]
     for number in range(10):
         several = number < 6
@@ -284,6 +326,8 @@ def make_scenes(photos: Path, seed: int) -> None:
             scene = g.paste(background, data, rng, count, scale)
         name = f"scene_{number + 1}.jpg" if several else f"single_{number - 5}.jpg"
         save_scene(scene.images[0], SCENES / name)
+        save_mask(scene.mask[0], SCENES / "masks" / Path(name).with_suffix(".png"))
+        made.append(scene)
         pixels = np.bincount(scene.mask[0].numpy().ravel(), minlength=11)
         labels = ["background", *g.CLASSES]
         truth.append(
@@ -300,6 +344,10 @@ def make_scenes(photos: Path, seed: int) -> None:
             }
         )
     (SCENES / "scenes.json").write_text(json.dumps(truth, indent=1) + "\n")
+    instances = coco_instances(truth, made)
+    (SCENES / "instances.json").write_text(json.dumps(instances, indent=1) + "\n")
+    singles = [f"{t['file']},{t['garments'][0]['label']}\n" for t in truth[6:]]
+    (SCENES / "singles.csv").write_text("path,label\n" + "".join(singles))
 
 
 def average_precision(

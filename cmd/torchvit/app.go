@@ -51,6 +51,7 @@ var commands = []func(*app) *cobra.Command{
 	newAttendCommand,
 	newSegmentCommand,
 	newDetectCommand,
+	newEvalCommand,
 	newVerifyCommand,
 	newBenchCommand,
 	newVersionCommand,

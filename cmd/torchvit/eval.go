@@ -1,0 +1,607 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/torchvit/torchvit/dataset"
+	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/transforms"
+	"github.com/torchvit/torchvit/vit"
+)
+
+// evalFlags are the flags of eval.
+type evalFlags struct {
+	kind                   string
+	o                      dataset.Options
+	classes                []string
+	ignore                 []int
+	reduceZero             bool
+	maskValues             string
+	batch, limit, top, max int
+	threshold              float32
+	iou                    float64
+	head, out              string
+	describing             *describing
+	given                  func(string) bool
+}
+
+func newEvalCommand(a *app) *cobra.Command {
+	f := &evalFlags{}
+	cmd := &cobra.Command{
+		Use:   "eval MODEL DATASET",
+		Short: "Measure a model on a data set",
+		Long: "eval runs a model over a data set and measures its answers: top-1 and top-k accuracy of a classifier,\n" +
+			"mIoU, mean accuracy, Dice and pixel accuracy of a segmentation model, COCO's twelve numbers for the boxes\n" +
+			"and masks of a detector. docs/eval.md has the conventions, which are those of torchmetrics,\n" +
+			"mmsegmentation and pycocotools.\n\n" +
+			"DATASET is recognised: a folder of images for each class; a CSV or TSV list of path and class; COCO's\n" +
+			"instances (a JSON file, or a folder with annotations/*.json); Pascal VOC; YOLO (data.yaml, or images and\n" +
+			"labels); images and masks (PNG files whose pixels are classes).\n\n" +
+			"The data set's classes are the model's labels of the same name, whatever the case; --classes gives others.\n" +
+			"With --out it writes confusion.png, confusion.csv, classes.csv, results.json, and of a detector\n" +
+			"detections.json (COCO's results).",
+		Example: "  torchvit eval vit_tiny.pt imagenet/val\n" +
+			"  torchvit eval segmentation.pt ADEChallengeData2016 --reduce-zero-label --out results\n" +
+			"  torchvit eval segmentation.pt VOCdevkit/VOC2012 --json\n" +
+			"  torchvit eval detector.pt coco/annotations/instances_val2017.json --images coco/val2017 --limit 500\n" +
+			"  torchvit eval detector.pt data.yaml --classes pedestrian=person,tram=",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usagef("eval: got %d arguments, want a model file and a data set", len(args))
+			}
+			return nil
+		},
+		ValidArgsFunction: completeModel,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.given = cmd.Flags().Changed
+			if err := f.check(); err != nil {
+				return err
+			}
+			return a.eval(cmd.Context(), args[0], args[1], f)
+		},
+	}
+	flags := cmd.Flags()
+	kinds := make([]string, 0, 6)
+	for _, k := range dataset.Kinds() {
+		kinds = append(kinds, string(k))
+	}
+	flags.StringVar(&f.kind, "dataset", "", "`kind` of the data set, where it is not recognised: "+strings.Join(kinds, ", "))
+	flags.StringVar(&f.o.Images, "images", "", "`folder` of the images, where the data set does not tell")
+	flags.StringVar(&f.o.Masks, "masks", "", "`folder` of the masks, PNG files named as the images")
+	flags.StringVar(&f.o.Annotations, "annotations", "", "COCO's `file` of instances; DATASET may then be the images' folder")
+	flags.StringVar(&f.o.Split, "split", "", "`part` of the data set (default: val where there is one)")
+	flags.StringVar(&f.o.ImageSuffix, "image-suffix", "", "`end` of the images' names, where masks are named otherwise")
+	flags.StringVar(&f.o.MaskSuffix, "mask-suffix", "", "`end` of the masks' names (default: .png)")
+	flags.BoolVar(&f.o.SkipMissing, "skip-missing", false, "leave images out that are not there")
+	flags.StringSliceVar(&f.classes, "classes", nil, "`NAME=LABEL,...`: the model's label (or number) of the data set's classes, nothing to leave one out; or index (by place) or id (COCO's ids)")
+	flags.IntSliceVar(&f.ignore, "ignore-index", []int{dataset.Ignored}, "`values` of a mask's pixels that do not count; -1 ignores none")
+	flags.BoolVar(&f.reduceZero, "reduce-zero-label", false, "a mask's 0 does not count, 1 is the first class (ADE20K)")
+	flags.StringVar(&f.maskValues, "mask-values", "", "what a mask's values mean: cityscapes (labelIds), or `VALUE=CLASS,...`, all others as they are (255=1 for black and white)")
+	flags.IntVar(&f.batch, "batch", 1, "`images` in a forward; more may change the last bits")
+	flags.IntVar(&f.limit, "limit", 0, "most `images`, the first ones (default: all)")
+	flags.IntVar(&f.top, "top", 5, "`k` of a classifier's top-k accuracy")
+	flags.Float32Var(&f.threshold, "threshold", 0, "lowest `score` of a detection (default: of a YOLO 0.001, else what the file gives, as AP wants low ones too)")
+	flags.Float64Var(&f.iou, "iou", 0, "`overlap` from which a YOLO's boxes suppress each other (default: the file's, else 0.7)")
+	flags.IntVar(&f.max, "max", 0, "most `detections` of an image (default: 300 of a YOLO, else what the file gives; COCO counts 100 of a class)")
+	flags.StringVar(&f.head, "head", "", "model `file` of a segmentation head; MODEL is then a ViT's")
+	flags.StringVar(&f.out, "out", "", "`folder` for the confusion matrix, figures of each class and detections")
+	f.describing = describeFlags(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("dataset", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// check checks the flags.
+func (f *evalFlags) check() error {
+	if f.kind != "" && !slices.Contains(dataset.Kinds(), dataset.Kind(f.kind)) {
+		return usagef("--dataset %s: want one of %v", f.kind, dataset.Kinds())
+	}
+	for _, v := range []struct {
+		name         string
+		value, least int
+	}{{"batch", f.batch, 1}, {"limit", f.limit, 1}, {"top", f.top, 1}, {"max", f.max, 1}} {
+		if f.given(v.name) && v.value < v.least {
+			return usagef("--%s %d: want %d or more", v.name, v.value, v.least)
+		}
+	}
+	for name, v := range map[string]float64{"threshold": float64(f.threshold), "iou": f.iou} {
+		if f.given(name) && !(v >= 0 && v <= 1) {
+			return usagef("--%s %v: want 0 to 1", name, v)
+		}
+	}
+	for _, v := range f.ignore {
+		if v < -1 || v > 255 {
+			return usagef("--ignore-index %d: want 0 to 255, or -1 for none", v)
+		}
+	}
+	_, err := f.maskOptions()
+	return err
+}
+
+// maskOptions says what the values of masks mean.
+func (f *evalFlags) maskOptions() (dataset.MaskOptions, error) {
+	o := dataset.MaskOptions{ReduceZeroLabel: f.reduceZero}
+	switch f.maskValues {
+	case "":
+		return o, nil
+	case "cityscapes":
+		o.Map = dataset.CityscapesTrainIDs()
+		return o, nil
+	}
+	o.Map = new([256]uint8)
+	for i := range o.Map {
+		o.Map[i] = uint8(i)
+	}
+	for text := range strings.SplitSeq(f.maskValues, ",") {
+		from, to, _ := strings.Cut(text, "=")
+		v, err1 := strconv.ParseUint(strings.TrimSpace(from), 10, 8)
+		class, err2 := strconv.ParseUint(strings.TrimSpace(to), 10, 8)
+		if err1 != nil || err2 != nil {
+			return o, usagef("--mask-values %s: want cityscapes or VALUE=CLASS,... with numbers of 0 to 255", f.maskValues)
+		}
+		o.Map[v] = uint8(class)
+	}
+	return o, nil
+}
+
+// ignored are the labels that do not count; empty, not nil, for none.
+func (f *evalFlags) ignored() []uint8 {
+	out := []uint8{}
+	for _, v := range f.ignore {
+		if v >= 0 {
+			out = append(out, uint8(v))
+		}
+	}
+	return out
+}
+
+// evaluation is the measuring of one task.
+type evaluation interface {
+	// run gives the answers for a batch of images; it runs on several goroutines.
+	run(ctx context.Context, images []dataset.Image, photos []transforms.Source) (any, error)
+	// add counts the answers of a batch, in the order of the images.
+	add(images []dataset.Image, answers any) error
+	// report says what was measured.
+	report(r *evalReport) error
+	// write writes the task's files into a folder.
+	write(dir string) ([]string, error)
+	Close() error
+}
+
+// evalReport is what eval prints.
+type evalReport struct {
+	Model   string  `json:"model"`
+	Dataset string  `json:"dataset"`
+	Kind    string  `json:"kind"`
+	Task    string  `json:"task"`
+	Images  int     `json:"images"`
+	Missing int     `json:"missing,omitempty"`
+	Seconds float64 `json:"seconds"`
+	// Figures are the main ones, by name, 0 to 1.
+	Figures []figure `json:"-"`
+	// Metrics are Figures for JSON.
+	Metrics map[string]vit.Float `json:"metrics"`
+	// Columns are the names of the figures of each class.
+	Columns []string      `json:"-"`
+	Classes []classFigure `json:"classes"`
+}
+
+type figure struct {
+	name  string
+	value float64
+}
+
+type classFigure struct {
+	Label   string               `json:"label"`
+	Count   int64                `json:"count"`
+	Metrics map[string]vit.Float `json:"metrics"`
+	values  []float64
+}
+
+// addClass notes the figures of a class, in the order of Columns.
+func (r *evalReport) addClass(label string, count int64, values ...float64) {
+	c := classFigure{Label: label, Count: count, Metrics: map[string]vit.Float{}, values: values}
+	for i, v := range values {
+		c.Metrics[r.Columns[i]] = vit.Float(v)
+	}
+	r.Classes = append(r.Classes, c)
+}
+
+// fraction writes a figure with four digits; "-" where there is none.
+func fraction(v float64) string {
+	if math.IsNaN(v) {
+		return "-"
+	}
+	return strconv.FormatFloat(v, 'f', 4, 64)
+}
+
+func (r *evalReport) print(w io.Writer) error {
+	fmt.Fprintf(w, "%s on %s (%s): %d images in %.1f s\n", r.Model, r.Dataset, r.Kind, r.Images, r.Seconds)
+	if r.Missing > 0 {
+		fmt.Fprintf(w, "%d images are missing and left out\n", r.Missing)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range r.Figures {
+		fmt.Fprintf(t, "  %s\t%s\n", f.name, fraction(f.value))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "class\tcount\t%s\t\n", strings.Join(r.Columns, "\t"))
+	for _, c := range r.Classes {
+		fmt.Fprintf(t, "%s\t%d\t", c.Label, c.Count)
+		for _, v := range c.values {
+			fmt.Fprintf(t, "%s\t", fraction(v))
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+// writeClasses writes the figures of each class as CSV, with all digits.
+func (r *evalReport) writeClasses(w io.Writer) error {
+	out := csv.NewWriter(w)
+	if err := out.Write(append([]string{"class", "count"}, r.Columns...)); err != nil {
+		return err
+	}
+	for _, c := range r.Classes {
+		row := []string{c.Label, strconv.FormatInt(c.Count, 10)}
+		for _, v := range c.values {
+			text := ""
+			if !math.IsNaN(v) {
+				text = strconv.FormatFloat(v, 'g', -1, 64)
+			}
+			row = append(row, text)
+		}
+		if err := out.Write(row); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+func (a *app) eval(ctx context.Context, path, data string, f *evalFlags) error {
+	device, err := a.open()
+	if err != nil {
+		return err
+	}
+	options, err := f.describing.options(path, "", device)
+	if err != nil {
+		return err
+	}
+	task := options.Metadata.Task
+	if f.head != "" {
+		task = vit.TaskSegmentation
+	}
+	f.o.Segmentation = task == vit.TaskSegmentation
+	set, err := dataset.Read(data, dataset.Kind(f.kind), f.o)
+	if err != nil {
+		return err
+	}
+	if f.limit > 0 && f.limit < len(set.Images) {
+		set.Images = set.Images[:f.limit]
+	}
+	var e evaluation
+	switch task {
+	case vit.TaskClassification:
+		e, err = newClassification(path, set, f, options)
+	case vit.TaskSegmentation:
+		e, err = newSegmentationEvaluation(path, set, f, options)
+	case vit.TaskDetection:
+		e, err = newDetectionEvaluation(path, set, f, options)
+	default:
+		err = fmt.Errorf("%s: %w: a file of the task %s gives nothing to measure, want %s, %s or %s", path, vit.ErrTask, task,
+			vit.TaskClassification, vit.TaskSegmentation, vit.TaskDetection)
+	}
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	if f.out != "" {
+		if err := os.MkdirAll(f.out, 0o777); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	}
+	start := time.Now()
+	if err := a.eachBatch(ctx, set.Images, f.batch, e); err != nil {
+		return err
+	}
+	report := &evalReport{
+		Model: filepath.Base(path), Dataset: data, Kind: string(set.Kind), Task: task, Images: len(set.Images), Missing: len(set.Missing),
+		Seconds: math.Round(time.Since(start).Seconds()*1000) / 1000, Metrics: map[string]vit.Float{}, Classes: []classFigure{},
+	}
+	if err := e.report(report); err != nil {
+		return err
+	}
+	for _, x := range report.Figures {
+		report.Metrics[x.name] = vit.Float(x.value)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	var files []string
+	if f.out != "" {
+		if files, err = report.write(f.out, e); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	}
+	if a.json {
+		err = a.printJSON(report)
+	} else {
+		err = report.print(a.stdout)
+	}
+	for _, file := range files {
+		fmt.Fprintln(a.stderr, "wrote "+file)
+	}
+	return err
+}
+
+// write writes the files of --out.
+func (r *evalReport) write(dir string, e evaluation) ([]string, error) {
+	files, err := e.write(dir)
+	if err != nil {
+		return files, err
+	}
+	classes, results := filepath.Join(dir, "classes.csv"), filepath.Join(dir, "results.json")
+	if err := annotate.WriteFile(classes, r.writeClasses); err != nil {
+		return files, err
+	}
+	files = append(files, classes)
+	if err := annotate.WriteFile(results, func(w io.Writer) error { return printLine(w, r) }); err != nil {
+		return files, err
+	}
+	return append(files, results), nil
+}
+
+// eachBatch runs an evaluation over all images. While the model runs on one batch, the photos of the next are
+// decoded and prepared: there is one goroutine more than there are lanes.
+func (a *app) eachBatch(ctx context.Context, images []dataset.Image, size int, e evaluation) error {
+	type result struct {
+		answers any
+		err     error
+	}
+	batches := slices.Collect(slices.Chunk(images, size))
+	ctx, cancel := context.WithCancel(ctx)
+	var workers sync.WaitGroup
+	defer workers.Wait() // no work is left behind
+	defer cancel()
+	results := make([]chan result, len(batches))
+	for i := range results {
+		results[i] = make(chan result, 1)
+	}
+	count := max(a.lanes, 1) + 1
+	// A batch begins only where those that wait to be counted are few.
+	slots := make(chan struct{}, 2*count)
+	next := make(chan int)
+	workers.Go(func() {
+		defer close(next)
+		for i := range batches {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				results[i] <- result{err: context.Cause(ctx)}
+				return
+			}
+			select {
+			case next <- i:
+			case <-ctx.Done():
+				results[i] <- result{err: context.Cause(ctx)}
+				return
+			}
+		}
+	})
+	for range min(count, len(batches)) {
+		workers.Go(func() {
+			for i := range next {
+				answers, err := runBatch(ctx, batches[i], e)
+				results[i] <- result{answers, err}
+			}
+		})
+	}
+	bar := a.newProgress(len(images), "images")
+	defer bar.finish()
+	for i, batch := range batches {
+		r := <-results[i]
+		if r.err == nil {
+			<-slots
+			r.err = e.add(batch, r.answers)
+		}
+		if r.err != nil {
+			if len(batch) == 1 {
+				return inImage(batch[0].Path, r.err)
+			}
+			return r.err
+		}
+		bar.add(len(batch))
+	}
+	return nil
+}
+
+// runBatch decodes the photos of a batch and runs the model.
+func runBatch(ctx context.Context, batch []dataset.Image, e evaluation) (any, error) {
+	photos := make([]transforms.Source, len(batch))
+	for i, img := range batch {
+		photo, err := openPhoto(ctx, img.Path)
+		if err != nil {
+			return nil, inImage(img.Path, err)
+		}
+		defer photo.Close()
+		photos[i] = photo
+	}
+	return e.run(ctx, batch, photos)
+}
+
+// writeConfusion writes confusion.png and confusion.csv.
+func writeConfusion(dir, title string, m *vit.ConfusionMatrix, labels []string) ([]string, error) {
+	img, err := m.Draw(vit.ConfusionOptions{Labels: labels, Title: title})
+	if err != nil {
+		return nil, err
+	}
+	picture, table := filepath.Join(dir, "confusion.png"), filepath.Join(dir, "confusion.csv")
+	if err := annotate.WriteImage(picture, img); err != nil {
+		return nil, err
+	}
+	if err := annotate.WriteFile(table, func(w io.Writer) error { return m.WriteCSV(w, labels) }); err != nil {
+		return []string{picture}, err
+	}
+	return []string{picture, table}, nil
+}
+
+// leftOut is the class of what --classes leaves out.
+const leftOut = -1
+
+// matchClasses gives the model's class for each of the data set's classes, leftOut for those that do not count;
+// nil where the data set's classes are the model's.
+func matchClasses(set *dataset.Set, labels, given []string) ([]int, error) {
+	classes := make([]int, len(set.Classes))
+	places := func(i int) int { return i }
+	ids := func(i int) int {
+		if i < len(set.IDs) {
+			return int(set.IDs[i])
+		}
+		return i
+	}
+	by := func(place func(int) int) ([]int, error) {
+		for i := range classes {
+			if classes[i] = place(i); len(labels) > 0 && classes[i] >= len(labels) {
+				return nil, fmt.Errorf("--classes: %w: the data set's %s is number %d, and the model has %d labels", vit.ErrClass, set.Classes[i], classes[i], len(labels))
+			}
+		}
+		return classes, nil
+	}
+	switch {
+	case len(given) == 1 && given[0] == "index":
+		return by(places)
+	case len(given) == 1 && given[0] == "id":
+		return by(ids)
+	case len(set.Classes) == 0 && len(given) == 0:
+		return nil, nil
+	case len(labels) == 0 && len(given) == 0:
+		return by(ids)
+	}
+	table, err := givenClasses(set, labels, given)
+	if err != nil {
+		return nil, err
+	}
+	names := nameClasses(labels)
+	var unknown []string
+	for i, class := range set.Classes {
+		if c, ok := table[i]; ok {
+			classes[i] = c
+		} else if c, ok := names.find(class); ok {
+			classes[i] = c
+		} else {
+			unknown = append(unknown, class)
+		}
+	}
+	if len(unknown) == len(classes) && len(classes) == len(labels) && wordNetIDs(set.Classes) {
+		return by(places) // ImageNet's folders, in the order of its classes
+	}
+	if len(unknown) > 0 {
+		return nil, fmt.Errorf("%w: %d of the data set's %d classes are none of the model's labels: %s; say --classes %q with the model's label, or %q to leave it out; the labels are %s",
+			vit.ErrClass, len(unknown), len(classes), shortList(unknown, 20), unknown[0]+"=LABEL", unknown[0]+"=", shortList(labels, 20))
+	}
+	return classes, nil
+}
+
+// givenClasses reads --classes.
+func givenClasses(set *dataset.Set, labels, given []string) (map[int]int, error) {
+	table := map[int]int{}
+	of, names := nameClasses(set.Classes), nameClasses(labels)
+	for _, text := range given {
+		name, label, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, usagef("--classes %s: want NAME=LABEL, index or id", text)
+		}
+		class, ok := of.find(name)
+		if n, err := strconv.Atoi(name); !ok && err == nil && n >= 0 && n < len(set.Classes) {
+			class, ok = n, true
+		}
+		if !ok {
+			return nil, usagef("--classes %s: the data set has no class %s; it has %s", text, name, shortList(set.Classes, 20))
+		}
+		if label == "" {
+			table[class] = leftOut
+			continue
+		}
+		c, ok := names.find(label)
+		if n, err := strconv.Atoi(label); !ok && err == nil && n >= 0 && (n < len(labels) || len(labels) == 0) {
+			c, ok = n, true
+		}
+		if !ok {
+			return nil, usagef("--classes %s: the model has no label %s; it has %s", text, label, shortList(labels, 20))
+		}
+		table[class] = c
+	}
+	return table, nil
+}
+
+// wordNetIDs tells whether names are ImageNet's folders: n01440764.
+func wordNetIDs(names []string) bool {
+	for _, name := range names {
+		if len(name) != 9 || name[0] != 'n' || strings.Trim(name[1:], "0123456789") != "" {
+			return false
+		}
+	}
+	return len(names) > 0
+}
+
+// classNames finds classes by name: as it stands; else without case and with any other sign for a space; else by
+// the part before a comma, as ImageNet's labels have several names. What two classes share finds none.
+type classNames [3]map[string]int
+
+func nameClasses(labels []string) classNames {
+	n := classNames{{}, {}, {}}
+	for i, label := range labels {
+		first, _, _ := strings.Cut(label, ",")
+		for form, key := range [3]string{label, plainName(label), plainName(first)} {
+			if other, twice := n[form][key]; twice && other != i {
+				n[form][key] = leftOut
+				continue
+			}
+			n[form][key] = i
+		}
+	}
+	return n
+}
+
+func (n classNames) find(name string) (int, bool) {
+	for form, key := range [3]string{name, plainName(name), plainName(name)} {
+		if i, ok := n[form][key]; ok && i != leftOut {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// plainName is a name in lower case, with one space for everything between its letters and digits.
+func plainName(name string) string {
+	return strings.Join(strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r > 127)
+	}), " ")
+}
+
+// classLabel is the name of a class of the model.
+func classLabel(labels []string, class int) string {
+	if class < len(labels) {
+		return cmp.Or(labels[class], "class "+strconv.Itoa(class))
+	}
+	return "class " + strconv.Itoa(class)
+}
