@@ -34,6 +34,9 @@ type DrawOptions struct {
 	// NoLabels and NoScores leave those out of the plates; without both there are
 	// no plates.
 	NoLabels, NoScores bool
+	// InPlace draws on the photo itself, which saves a copy, where it is an opaque *image.RGBA whose origin is
+	// (0, 0).
+	InPlace bool
 	// Font is a TrueType or OpenType file's bytes for the labels; nil means the Go
 	// font, which covers Latin, Greek and Cyrillic.
 	Font []byte
@@ -46,8 +49,11 @@ const crowded = 0.06
 // ErrDraw says that detections cannot be drawn so: a mask that is not of the photo's size, or a bad option.
 var ErrDraw = errors.New("cannot be drawn")
 
-// Draw draws the detections on the photo, which is not changed; the picture is new,
-// of the same size, and without alpha. Masks are filled, with a rim, below the boxes.
+// mostPlates is the share of the picture that plates may cover, which counts on small pictures only.
+const mostPlates = 0.4
+
+// Draw draws the detections on the photo, which is not changed unless InPlace says so;
+// the picture is new, of the same size, and without alpha. Masks are filled, with a rim, below the boxes.
 // Boxes are coloured by label id, those with low scores first, so that those with high
 // scores lie on top. The plate with label and score stands above its box, or where it
 // would leave the picture or cover another, inside or below it. In a crowd the plate
@@ -63,7 +69,7 @@ func Draw(photo image.Image, dets []Detection, opts DrawOptions) (*image.RGBA, e
 	if !(alpha > 0 && alpha <= 1) {
 		return nil, fmt.Errorf("det: %w: got MaskAlpha %v, want it in (0, 1]", ErrDraw, opts.MaskAlpha)
 	}
-	out := annotate.Opaque(photo)
+	out := annotate.Paint(photo, opts.InPlace, func(*image.RGBA, int, int) {})
 	w, h := out.Rect.Dx(), out.Rect.Dy()
 	scale := annotate.ScaleFor(w, h)
 	if opts.Thickness > 0 {
@@ -126,14 +132,19 @@ func Draw(photo image.Image, dets []Detection, opts DrawOptions) (*image.RGBA, e
 	}
 	var plates []plate
 	placer := annotate.Placer{Bounds: out.Rect}
+	room := int(float64(w*h) * mostPlates)
 	for _, it := range items {
 		s := opts.caption(it.Detection, text, w-2*scale.Pad)
 		if s == "" {
 			continue
 		}
 		size := text.PlateSize(s, scale.Pad)
+		if room -= size.X * size.Y; room < 0 && len(plates) > 0 {
+			break
+		}
 		place, covered := placer.Place(size, corners(it.frame, size, scale.Thickness)...)
 		if covered > crowded {
+			room += size.X * size.Y
 			continue
 		}
 		placer.Take(place)

@@ -50,10 +50,9 @@ func (m *ClassMap) Counts() [256]int {
 		var part [256]int
 		classes := m.Classes[y0*line : min(y1*line, len(m.Classes))]
 		for i := 0; i < len(classes); {
-			c, start := classes[i], i
-			for i++; i < len(classes) && classes[i] == c; i++ {
-			}
-			part[c] += i - start
+			start := i
+			i = annotate.Run(classes, i)
+			part[classes[start]] += i - start
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	"slices"
 	"strconv"
 
@@ -34,6 +35,9 @@ type OverlayOptions struct {
 	Hidden []uint8
 	// NoLegend leaves the legend out, so that the picture has the photo's size.
 	NoLegend bool
+	// InPlace paints on the photo itself, which saves a copy, where it is an opaque *image.RGBA whose origin is
+	// (0, 0). Without a legend the picture is then the photo.
+	InPlace bool
 	// Font is a TrueType or OpenType file's bytes for the legend's text; nil means
 	// the Go font, which covers Latin, Greek and Cyrillic.
 	Font []byte
@@ -41,8 +45,8 @@ type OverlayOptions struct {
 
 // Overlay draws a class map over its photo, which must have the same size, and puts
 // a legend beside or below it: the classes that are present, the largest first, and
-// their share of the pixels. The photo, whose alpha is dropped, is not changed; the
-// picture is new.
+// their share of the pixels. The photo, whose alpha is dropped, is not changed, and the
+// picture is new, unless InPlace says otherwise.
 //
 // The blend is Pillow's Image.blend(photo, colours, alpha), the one that Segmenter
 // uses: photo + alpha*(colour-photo) in float32, truncated to uint8. (torchvision's
@@ -72,20 +76,18 @@ func Overlay(photo image.Image, m *ClassMap, opts OverlayOptions) (*image.RGBA, 
 	for _, id := range opts.Transparent {
 		hidden[id] = true
 	}
+	unseen := hidden
+	for _, id := range opts.Hidden {
+		unseen[id] = true
+	}
+	tints := &annotate.Tints{Alpha: alpha, Color: func(id uint8) (color.RGBA, bool) { return palette.Color(id), !unseen[id] }}
+	out := annotate.Paint(photo, opts.InPlace, func(out *image.RGBA, y0, y1 int) { annotate.Runs(out, m.Classes, tints, y0, y1) })
+	if opts.NoLegend {
+		return out, nil
+	}
 	counts := m.Counts()
 	for _, id := range opts.Hidden {
 		counts[id] = 0
-	}
-	tints := [256]*annotate.Tint{}
-	for id, n := range counts {
-		if n > 0 && !hidden[id] {
-			tints[id] = annotate.NewTint(palette.Color(uint8(id)), alpha)
-		}
-	}
-	out := annotate.Opaque(photo)
-	annotate.Rows(m.Width, m.Height, func(y0, y1 int) { annotate.Runs(out, m.Classes, &tints, y0, y1) })
-	if opts.NoLegend {
-		return out, nil
 	}
 	legend, err := annotate.WithLegend(out, legendEntries(counts, len(m.Classes), palette, opts.Labels, hidden), opts.Font)
 	if err != nil {

@@ -3,6 +3,7 @@ package seg_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"image"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -106,4 +107,36 @@ func TestPaletteNames(t *testing.T) {
 	_, err = seg.PaletteByName("rainbow")
 	require.ErrorIs(t, err, seg.ErrPalette)
 	assert.ErrorContains(t, err, `got "rainbow", want one of ade20k, cityscapes`)
+}
+
+func TestOverlayInPlace(t *testing.T) {
+	photo := image.NewRGBA(image.Rect(0, 0, 40, 30))
+	for i := range photo.Pix {
+		photo.Pix[i] = uint8(i * 7 / 3)
+		if i%4 == 3 {
+			photo.Pix[i] = 255
+		}
+	}
+	m, err := seg.NewClassMap(40, 30, make([]uint8, 40*30))
+	require.NoError(t, err)
+	for i := range m.Classes {
+		m.Classes[i] = uint8(i / 13 % 5)
+	}
+	opts := seg.OverlayOptions{NoLegend: true, Alpha: 0.3, Transparent: []uint8{2}}
+	before := append([]uint8{}, photo.Pix...)
+	want, err := seg.Overlay(photo, m, opts)
+	require.NoError(t, err)
+	require.Equal(t, before, photo.Pix)
+	opts.InPlace = true
+	got, err := seg.Overlay(photo, m, opts)
+	require.NoError(t, err)
+	assert.Same(t, photo, got)
+	assert.Equal(t, want.Pix, got.Pix)
+	assert.NotEqual(t, before, got.Pix)
+
+	// With alpha, or with another origin, there is a copy.
+	photo.Pix[3] = 9
+	got, err = seg.Overlay(photo, m, opts)
+	require.NoError(t, err)
+	assert.NotSame(t, photo, got)
 }

@@ -47,6 +47,9 @@ type HeatMapOptions struct {
 	// Mark is a part of the photo with a frame around it, in the photo's own coordinates, as the patch that
 	// looks (see AttentionMaps.QueryPatch). Empty is none; HeatMap does not draw it.
 	Mark image.Rectangle
+	// InPlace draws on the photo itself, which saves a copy, where it is an opaque *image.RGBA whose origin is
+	// (0, 0). For OverlayHeatMap.
+	InPlace bool
 }
 
 // HeatMap colours a map of values, row by row from the top left, such as the
@@ -68,7 +71,7 @@ func HeatMap(values []float32, rows, cols int, opts HeatMapOptions) (*image.RGBA
 
 // OverlayHeatMap draws a heat map over a photo: Pillow's Image.blend of the two,
 // with the map's share opts.Alpha. The photo, whose alpha is dropped, is not
-// changed; the picture is new, of the photo's size.
+// changed unless InPlace says so; the picture is new, of the photo's size.
 //
 // Errors: [ErrHeatMap].
 func OverlayHeatMap(photo image.Image, values []float32, rows, cols int, opts HeatMapOptions) (*image.RGBA, error) {
@@ -80,7 +83,7 @@ func OverlayHeatMap(photo image.Image, values []float32, rows, cols int, opts He
 	if err != nil {
 		return nil, err
 	}
-	out := annotate.Opaque(photo)
+	out := annotate.Paint(photo, opts.InPlace, func(*image.RGBA, int, int) {})
 	darkenOutside(out, region)
 	m.over(out, region)
 	mark(out, opts.Mark.Sub(photo.Bounds().Min))
@@ -293,10 +296,10 @@ func (m *heatMap) draw(w, h int) (*image.RGBA, error) {
 // over mixes the map into a region of a picture: each colour by its table.
 func (m *heatMap) over(dst *image.RGBA, region image.Rectangle) {
 	w, h := region.Dx(), region.Dy()
-	var tints [256]*annotate.Tint
-	for i, c := range m.colors {
-		tints[i] = annotate.NewTint(color.RGBA{R: c[0], G: c[1], B: c[2], A: 255}, m.alpha)
-	}
+	tints := &annotate.Tints{Alpha: m.alpha, Color: func(i uint8) (color.RGBA, bool) {
+		c := m.colors[i]
+		return color.RGBA{R: c[0], G: c[1], B: c[2], A: 255}, true
+	}}
 	xs, ys := m.taps(w, m.cols), m.taps(h, m.rows)
 	annotate.Rows(w, h, func(y0, y1 int) {
 		steps := make([]uint8, w) // each pixel's place in the colour map
@@ -304,13 +307,7 @@ func (m *heatMap) over(dst *image.RGBA, region image.Rectangle) {
 			if m.smooth || y == y0 || ys[y] != ys[y-1] {
 				m.steps(steps, xs, ys[y])
 			}
-			pix := dst.Pix[dst.PixOffset(region.Min.X, region.Min.Y+y):][:4*w]
-			for x := 0; x < w; {
-				step, start := steps[x], x
-				for x++; x < w && steps[x] == step; x++ {
-				}
-				tints[step].Apply(pix[4*start : 4*x])
-			}
+			tints.Row(dst.Pix[dst.PixOffset(region.Min.X, region.Min.Y+y):][:4*w], steps)
 		}
 	})
 	if m.mask != nil {

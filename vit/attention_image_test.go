@@ -172,3 +172,55 @@ func TestSheetOfALargePhotoIsNotHuge(t *testing.T) {
 	assert.Less(t, page.Rect.Dx(), 2600)
 	assert.Less(t, page.Rect.Dy(), 2600)
 }
+
+func TestAttentionMaskIsDINOs(t *testing.T) {
+	mask := []bool{true, false, false, false, true, true}
+	img, err := vit.AttentionMask(mask, 2, 3, image.Pt(20, 10), image.Rect(4, 2, 16, 10))
+	require.NoError(t, err)
+	require.Equal(t, image.Rect(0, 0, 20, 10), img.Rect)
+	for y := range 10 {
+		for x := range 20 {
+			want := uint8(0)
+			if x >= 4 && x < 16 && y >= 2 && mask[(y-2)/4*3+(x-4)/4] {
+				want = 255
+			}
+			require.Equal(t, want, img.GrayAt(x, y).Y, "%d, %d", x, y)
+		}
+	}
+	for name, try := range map[string]func() error{
+		"count": func() error { _, err := vit.AttentionMask(mask, 2, 2, image.Pt(9, 9), image.Rectangle{}); return err },
+		"region": func() error {
+			_, err := vit.AttentionMask(mask, 2, 3, image.Pt(9, 9), image.Rect(0, 0, 10, 9))
+			return err
+		},
+		"photo": func() error { _, err := vit.AttentionMask(mask, 2, 3, image.Point{}, image.Rectangle{}); return err },
+		"heat map": func() error {
+			_, err := vit.HeatMap([]float32{1, 2}, 1, 2, vit.HeatMapOptions{Mask: mask})
+			return err
+		},
+		"sheet": func() error {
+			_, err := vit.HeatMapSheet(photo(), []float32{1, 2}, 1, 1, 2, vit.HeatMapSheetOptions{Masks: mask})
+			return err
+		},
+	} {
+		require.ErrorIs(t, try(), vit.ErrHeatMap, name)
+	}
+}
+
+func TestHeatMapOutlinesMaskAndMark(t *testing.T) {
+	white := color.RGBA{255, 255, 255, 255}
+	values := []float32{0, 1, 2, 3}
+	p := photo() // 120 x 80 from 10, 20
+	plain, err := vit.OverlayHeatMap(p, values, 2, 2, vit.HeatMapOptions{})
+	require.NoError(t, err)
+	out, err := vit.OverlayHeatMap(p, values, 2, 2, vit.HeatMapOptions{
+		Mask: []bool{false, true, false, false}, Mark: image.Rect(10+10, 20+50, 10+30, 20+70),
+	})
+	require.NoError(t, err)
+	assert.Equal(t, white, out.RGBAAt(60, 20), "left of the second value")
+	assert.Equal(t, white, out.RGBAAt(90, 40), "below it")
+	assert.Equal(t, plain.RGBAAt(30, 40), out.RGBAAt(30, 40), "between two that are not in the mask")
+	assert.Equal(t, white, out.RGBAAt(9, 60), "the mark's left")
+	assert.Equal(t, white, out.RGBAAt(20, 70), "the mark's bottom")
+	assert.Equal(t, plain.RGBAAt(20, 60), out.RGBAAt(20, 60), "inside the mark")
+}

@@ -4,6 +4,7 @@ import (
 	"image"
 	"image/color"
 	"image/draw"
+	"math"
 )
 
 // Entry is one line of a legend: a swatch, a name, and a value at the line's end.
@@ -22,8 +23,7 @@ var (
 )
 
 // WithLegend gives a new picture: img with a panel that holds the entries, to the
-// right or below, in as many columns as it takes, whichever makes the smaller
-// picture. Img stands at (0, 0), unchanged and whole. Without entries it is img.
+// right or below, in as many columns as make the picture small and its shape usual. Img stands at (0, 0), unchanged and whole. Without entries it is img.
 func WithLegend(img *image.RGBA, entries []Entry, ttf []byte) (*image.RGBA, error) {
 	if len(entries) == 0 {
 		return img, nil
@@ -36,21 +36,10 @@ func WithLegend(img *image.RGBA, entries []Entry, ttf []byte) (*image.RGBA, erro
 	}
 	l := newLegend(text, s, entries)
 
-	// At the right, columns are as long as the picture is high; below, there are as
-	// many as its width holds.
-	rightRows := balance(max(1, (h-2*l.gap)/l.line), len(entries))
-	right := l.size(rightRows)
-	belowCols := max(1, w/(l.column+2*l.gap))
-	belowRows := (len(entries) + belowCols - 1) / belowCols
-	below := l.size(belowRows)
-
-	at, rows := image.Pt(w, 0), rightRows
-	total := image.Pt(w+right.X, max(h, right.Y))
-	if under := image.Pt(max(w, below.X), h+below.Y); under.X*under.Y < total.X*total.Y {
-		at, rows, total = image.Pt(0, h), belowRows, under
-	}
+	at, rows, total := l.place(w, h)
 	out := image.NewRGBA(image.Rectangle{Max: total})
-	Fill(out, out.Rect, paper, 1)
+	Fill(out, image.Rect(w, 0, total.X, total.Y), paper, 1)
+	Fill(out, image.Rect(0, h, min(w, total.X), total.Y), paper, 1)
 	draw.Draw(out, img.Rect, img, image.Point{}, draw.Src)
 	l.draw(out, at, rows)
 	return out, nil
@@ -80,11 +69,27 @@ func newLegend(text *Text, s Scale, entries []Entry) *legend {
 	return l
 }
 
-// balance gives the rows for n entries in columns of at most most rows, with the
-// entries spread evenly.
-func balance(most, n int) int {
-	cols := (n + most - 1) / most
-	return (n + cols - 1) / cols
+// place chooses where the panel goes, to the right or below, and its rows: the smallest picture, but not one
+// much longer than it is wide, or wider than it is long.
+func (l *legend) place(w, h int) (at image.Point, rows int, total image.Point) {
+	best := math.Inf(1)
+	try := func(p image.Point, r int, size image.Point, sticksOut bool) {
+		shape := math.Abs(math.Log(float64(size.X) / float64(size.Y) / 1.4))
+		cost := float64(size.X) * float64(size.Y) * (1 + 0.35*shape)
+		if sticksOut {
+			cost *= 1.15 // for the bare strip beside it
+		}
+		if cost < best {
+			best, at, rows, total = cost, p, r, size
+		}
+	}
+	for cols := 1; cols <= len(l.entries); cols++ {
+		r := (len(l.entries) + cols - 1) / cols
+		panel := l.size(r)
+		try(image.Pt(w, 0), r, image.Pt(w+panel.X, max(h, panel.Y)), panel.Y > h)
+		try(image.Pt(0, h), r, image.Pt(max(w, panel.X), h+panel.Y), panel.X > w)
+	}
+	return at, rows, total
 }
 
 func (l *legend) size(rows int) image.Point {

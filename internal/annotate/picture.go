@@ -1,6 +1,7 @@
 package annotate
 
 import (
+	"encoding/binary"
 	"image"
 	"image/color"
 	"image/draw"
@@ -14,15 +15,19 @@ type Scale struct {
 	Pad       int     // room between text and the edge of its plate
 }
 
-// ScaleFor gives the sizes for a picture of w by h pixels: text of 11 pixels at
+// ScaleFor gives the sizes for a picture of w by h pixels: text of 9 pixels at 100x80, 11 at
 // 200x150, 15 at 512x512, 31 at 2000x1500, 98 at 8000x6000. A long and narrow picture
 // is looked at as if it were only four times as long as it is wide.
 func ScaleFor(w, h int) Scale {
 	w, h = max(w, 1), max(h, 1)
 	w, h = min(w, 4*h), min(h, 4*w)
 	side := math.Sqrt(float64(w) * float64(h))
+	least := 11.0
+	if side < 130 {
+		least = 9 // still read, where 11 would leave nothing of the picture
+	}
 	return Scale{
-		Text:      max(11, math.Round(8+side*0.013)),
+		Text:      max(least, math.Round(8+side*0.013)),
 		Thickness: max(1, int(math.Round(0.7+side*0.0025))),
 		Pad:       max(2, int(math.Round(side*0.003))),
 	}
@@ -32,9 +37,28 @@ func ScaleFor(w, h int) Scale {
 // dropped without blending, as Pillow's convert("RGB") does, so that the picture
 // is the one the model saw.
 func Opaque(img image.Image) *image.RGBA {
+	return Paint(img, false, func(*image.RGBA, int, int) {})
+}
+
+// Paint is Opaque and then work on the rows y0 to y1 of the copy, a few at a time, while they are at hand, and
+// on all processors. It must leave other rows alone. With inPlace there is no copy where img is an RGBA
+// picture without alpha whose origin is (0, 0): it works on img itself.
+func Paint(img image.Image, inPlace bool, work func(out *image.RGBA, y0, y1 int)) *image.RGBA {
 	b := img.Bounds()
+	if m, ok := img.(*image.RGBA); ok && inPlace && b.Min == (image.Point{}) && opaque(m) {
+		Rows(b.Dx(), b.Dy(), func(y0, y1 int) { work(m, y0, y1) })
+		return m
+	}
 	out := image.NewRGBA(image.Rect(0, 0, b.Dx(), b.Dy()))
-	Rows(b.Dx(), b.Dy(), func(y0, y1 int) { opaqueRows(out, img, b, y0, y1) })
+	// About 64 KiB.
+	some := max(1, 1<<14/max(1, b.Dx()))
+	Rows(b.Dx(), b.Dy(), func(y0, y1 int) {
+		for y := y0; y < y1; y += some {
+			end := min(y+some, y1)
+			opaqueRows(out, img, b, y, end)
+			work(out, y, end)
+		}
+	})
 	return out
 }
 
@@ -42,14 +66,16 @@ func opaqueRows(out *image.RGBA, img image.Image, b image.Rectangle, y0, y1 int)
 	n := 4 * b.Dx()
 	switch m := img.(type) {
 	case *image.RGBA:
-		part := m.SubImage(image.Rect(b.Min.X, b.Min.Y+y0, b.Max.X, b.Min.Y+y1)).(*image.RGBA)
-		if !part.Opaque() {
-			break // its colours were multiplied with alpha
+		whole := true
+		for y := y0; y < y1 && whole; y++ {
+			row := out.Pix[y*out.Stride : y*out.Stride+n]
+			copy(row, m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):][:n])
+			whole = opaqueRow(row)
 		}
-		for y := y0; y < y1; y++ {
-			copy(out.Pix[y*out.Stride:], m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):][:n])
+		if whole {
+			return
 		}
-		return
+		// Its colours were multiplied with alpha.
 	case *image.NRGBA:
 		for y := y0; y < y1; y++ {
 			row := out.Pix[y*out.Stride : y*out.Stride+n]
@@ -72,6 +98,19 @@ func opaqueRows(out *image.RGBA, img image.Image, b image.Rectangle, y0, y1 int)
 			row[4*x], row[4*x+1], row[4*x+2], row[4*x+3] = c.R, c.G, c.B, 255
 		}
 	}
+}
+
+// opaqueRow reports whether all pixels of a row have an alpha of 255.
+func opaqueRow(row []uint8) bool {
+	all := ^uint64(0)
+	for len(row) >= 16 {
+		all &= binary.LittleEndian.Uint64(row) & binary.LittleEndian.Uint64(row[8:])
+		row = row[16:]
+	}
+	for ; len(row) >= 4; row = row[4:] {
+		all &= uint64(row[3])<<24 | uint64(row[3])<<56 | 0x00ffffff00ffffff
+	}
+	return all>>24&255 == 255 && all>>56 == 255
 }
 
 // Mix is one byte of Pillow's Image.blend: a + alpha*(b-a) in float32, truncated.
@@ -129,9 +168,6 @@ func Fill(dst *image.RGBA, r image.Rectangle, c color.RGBA, alpha float32) {
 			for y := r.Min.Y + y0; y < r.Min.Y+y1; y++ {
 				d := dst.Pix[dst.PixOffset(r.Min.X, y):][:4*r.Dx()]
 				tint.Apply(d)
-				for i := 3; i < len(d); i += 4 {
-					d[i] = 255
-				}
 			}
 		})
 		return

@@ -84,9 +84,11 @@ func newPNG(img image.Image) (*pngSource, bool) {
 func opaque(m *image.RGBA) bool {
 	var not atomic.Bool
 	Rows(m.Rect.Dx(), m.Rect.Dy(), func(y0, y1 int) {
-		part := image.Rect(m.Rect.Min.X, m.Rect.Min.Y+y0, m.Rect.Max.X, m.Rect.Min.Y+y1)
-		if !m.SubImage(part).(*image.RGBA).Opaque() {
-			not.Store(true)
+		for y := y0; y < y1; y++ {
+			if !opaqueRow(m.Pix[y*m.Stride:][:4*m.Rect.Dx()]) {
+				not.Store(true)
+				return
+			}
 		}
 	})
 	return !not.Load()
@@ -97,6 +99,12 @@ const maskLevel = 4
 
 // packRGB drops every fourth byte.
 func packRGB(dst, src []byte) {
+	// Eight bytes are written for six; the last pixels go one by one.
+	for len(src) >= 8 && len(dst) >= 8 {
+		p := binary.LittleEndian.Uint64(src)
+		binary.LittleEndian.PutUint64(dst, p&0xffffff|p>>8&0xffffff000000)
+		dst, src = dst[6:], src[8:]
+	}
 	for len(src) >= 4 && len(dst) >= 3 {
 		dst[0], dst[1], dst[2] = src[0], src[1], src[2]
 		dst, src = dst[3:], src[4:]

@@ -1,31 +1,46 @@
 package annotate
 
 import (
+	"encoding/binary"
 	"image"
 	"image/color"
+	"math/bits"
 	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
-// Tint is one colour mixed into every byte, as a table: what [Mix] gives.
-type Tint [3][256]uint8
+// Tint is one colour mixed into every byte, as a table for each channel: what [Mix] gives, in its place
+// within a pixel of four bytes, the last of which is 255.
+type Tint [3][256]uint32
 
 // NewTint makes the table for a colour's share alpha, in [0, 1].
 func NewTint(c color.RGBA, alpha float32) *Tint {
 	t := &Tint{}
 	for i, v := range [3]uint8{c.R, c.G, c.B} {
 		for b := range 256 {
-			t[i][b] = Mix(uint8(b), v, alpha)
+			t[i][b] = uint32(Mix(uint8(b), v, alpha)) << (8 * i)
 		}
+	}
+	for b := range 256 {
+		t[0][b] |= 255 << 24
 	}
 	return t
 }
 
-// Apply mixes the colour into a run of RGBA pixels, whose fourth bytes are left as they are.
+// Apply mixes the colour into a run of RGBA pixels, which are opaque afterwards.
 func (t *Tint) Apply(pix []uint8) {
 	r, g, b := &t[0], &t[1], &t[2]
-	for ; len(pix) >= 4; pix = pix[4:] {
-		pix[0], pix[1], pix[2] = r[pix[0]], g[pix[1]], b[pix[2]]
+	for len(pix) >= 8 {
+		p := binary.LittleEndian.Uint64(pix)
+		first := r[uint8(p)] | g[uint8(p>>8)] | b[uint8(p>>16)]
+		second := r[uint8(p>>32)] | g[uint8(p>>40)] | b[uint8(p>>48)]
+		binary.LittleEndian.PutUint64(pix, uint64(first)|uint64(second)<<32)
+		pix = pix[8:]
+	}
+	if len(pix) >= 4 {
+		p := binary.LittleEndian.Uint32(pix)
+		binary.LittleEndian.PutUint32(pix, r[uint8(p)]|g[uint8(p>>8)]|b[uint8(p>>16)])
 	}
 }
 
@@ -46,22 +61,63 @@ func Rows(w, h int, work func(y0, y1 int)) {
 	all.Wait()
 }
 
+// Tints makes the tint of each class at its first use, and nil for those that are left alone. It may be used
+// by many goroutines.
+type Tints struct {
+	Alpha float32
+	Color func(class uint8) (c color.RGBA, paint bool)
+
+	made [256]atomic.Pointer[Tint]
+}
+
+func (t *Tints) at(class uint8) *Tint {
+	if tint := t.made[class].Load(); tint != nil {
+		return tint
+	}
+	c, paint := t.Color(class)
+	if !paint {
+		return nil
+	}
+	tint := NewTint(c, t.Alpha)
+	t.made[class].Store(tint)
+	return tint
+}
+
 // Runs mixes tints into the rows y0 to y1 of dst by class: of is row by row the class of each pixel, of as
-// many as dst is wide. A nil tint leaves its pixels.
-func Runs(dst *image.RGBA, of []uint8, tints *[256]*Tint, y0, y1 int) {
+// many as dst is wide.
+func Runs(dst *image.RGBA, of []uint8, tints *Tints, y0, y1 int) {
 	w := dst.Rect.Dx()
 	for y := y0; y < y1; y++ {
-		classes := of[y*w : (y+1)*w]
-		row := dst.Pix[y*dst.Stride : y*dst.Stride+4*w]
-		for x := 0; x < w; {
-			id, start := classes[x], x
-			for x++; x < w && classes[x] == id; x++ {
-			}
-			if t := tints[id]; t != nil {
-				t.Apply(row[4*start : 4*x])
-			}
+		tints.Row(dst.Pix[y*dst.Stride:y*dst.Stride+4*w], of[y*w:(y+1)*w])
+	}
+}
+
+// Row mixes tints into a row of RGBA pixels by the class of each.
+func (t *Tints) Row(pix, classes []uint8) {
+	for x := 0; x < len(classes); {
+		start := x
+		x = Run(classes, x)
+		if tint := t.at(classes[start]); tint != nil {
+			tint.Apply(pix[4*start : 4*x])
 		}
 	}
+}
+
+// Run is where the run of equal bytes that begins at x ends.
+func Run(b []uint8, x int) int {
+	v := b[x]
+	all := uint64(v) * 0x0101010101010101
+	for x++; x < len(b) && b[x] == v; {
+		if x+8 <= len(b) {
+			if d := binary.LittleEndian.Uint64(b[x:]) ^ all; d != 0 {
+				return x + bits.TrailingZeros64(d)/8
+			}
+			x += 8
+			continue
+		}
+		x++
+	}
+	return x
 }
 
 // Cells draws the borders between the cells of a grid that are set and those that are not, over a region
