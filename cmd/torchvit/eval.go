@@ -53,8 +53,8 @@ func newEvalCommand(a *app) *cobra.Command {
 			"instances (a JSON file, or a folder with annotations/*.json); Pascal VOC; YOLO (data.yaml, or images and\n" +
 			"labels); images and masks (PNG files whose pixels are classes).\n\n" +
 			"The data set's classes are the model's labels of the same name, whatever the case; --classes gives others.\n" +
-			"With --out it writes confusion.png, confusion.csv, classes.csv, results.json, and of a detector\n" +
-			"detections.json (COCO's results).",
+			"With --out it writes confusion.png, confusion.csv, classes.csv, results.json, and in the form of COCO's\n" +
+			"results detections.json of a detector or segmentations.json of a segmentation model.",
 		Example: "  torchvit eval vit_tiny.pt imagenet/val\n" +
 			"  torchvit eval segmentation.pt ADEChallengeData2016 --reduce-zero-label --out results\n" +
 			"  torchvit eval segmentation.pt VOCdevkit/VOC2012 --json\n" +
@@ -191,6 +191,10 @@ type evalReport struct {
 	Images  int     `json:"images"`
 	Missing int     `json:"missing,omitempty"`
 	Seconds float64 `json:"seconds"`
+	// Ignored are the pixels of masks that did not count.
+	Ignored int64 `json:"ignored_pixels,omitempty"`
+	// Note is what looks wrong.
+	Note string `json:"note,omitempty"`
 	// Figures are the main ones, by name, 0 to 1.
 	Figures []figure `json:"-"`
 	// Metrics are Figures for JSON.
@@ -233,6 +237,12 @@ func (r *evalReport) print(w io.Writer) error {
 	fmt.Fprintf(w, "%s on %s (%s): %d images in %.1f s\n", r.Model, r.Dataset, r.Kind, r.Images, r.Seconds)
 	if r.Missing > 0 {
 		fmt.Fprintf(w, "%d images are missing and left out\n", r.Missing)
+	}
+	if r.Ignored > 0 {
+		fmt.Fprintf(w, "%s pixels are ignored\n", grouped(r.Ignored))
+	}
+	if r.Note != "" {
+		fmt.Fprintln(w, "note: "+r.Note)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range r.Figures {

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
+	"github.com/torchvit/torchvit/coco"
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/seg"
 	"github.com/torchvit/torchvit/transforms"
@@ -19,6 +21,8 @@ type segmentationEvaluation struct {
 	ignore  []uint8
 	metrics *seg.Metrics
 	title   string
+	keep    bool // the predictions, for write
+	results []coco.Result
 }
 
 func newSegmentationEvaluation(path string, set *dataset.Set, f *evalFlags, o vit.Options) (evaluation, error) {
@@ -35,7 +39,7 @@ func newSegmentationEvaluation(path string, set *dataset.Set, f *evalFlags, o vi
 	if err != nil {
 		return nil, err
 	}
-	e := &segmentationEvaluation{model: model, set: set, masks: masks, ignore: f.ignored()}
+	e := &segmentationEvaluation{model: model, set: set, masks: masks, ignore: f.ignored(), keep: f.out != ""}
 	if err := e.prepare(f); err != nil {
 		model.Close()
 		return nil, err
@@ -79,8 +83,11 @@ func (e *segmentationEvaluation) Close() error {
 	return nil
 }
 
-// measured is a prediction and what is true.
-type measured struct{ predicted, labels *seg.ClassMap }
+// measured is a prediction and what is true, and the prediction as masks where they are kept.
+type measured struct {
+	predicted, labels *seg.ClassMap
+	segments          []seg.Segment
+}
 
 func (e *segmentationEvaluation) run(ctx context.Context, images []dataset.Image, photos []transforms.Source) (any, error) {
 	out := make([]measured, len(images))
@@ -100,6 +107,12 @@ func (e *segmentationEvaluation) run(ctx context.Context, images []dataset.Image
 	defer seg.CloseAll(answers)
 	for i, a := range answers {
 		out[i].predicted = a.ClassMap
+		if !e.keep {
+			continue
+		}
+		if out[i].segments, err = a.Segments(e.model.labels); err != nil {
+			return nil, inImage(images[i].Path, err)
+		}
 	}
 	return out, nil
 }
@@ -125,6 +138,9 @@ func (e *segmentationEvaluation) add(images []dataset.Image, answers any) error 
 	for i, m := range answers.([]measured) {
 		if err := e.metrics.Add(m.predicted, m.labels); err != nil {
 			return inImage(images[i].Path, err)
+		}
+		for _, s := range m.segments {
+			e.results = append(e.results, coco.Result{ImageID: images[i].ID, CategoryID: int64(s.Class), Score: 1, Mask: &s.Mask})
 		}
 	}
 	return nil
@@ -153,6 +169,10 @@ func (e *segmentationEvaluation) confusion() *vit.ConfusionMatrix {
 func (e *segmentationEvaluation) report(r *evalReport) error {
 	e.metrics.Confusion = e.confusion()
 	s := e.metrics.Scores()
+	r.Ignored = e.metrics.Ignored
+	if len(s.Classes) == 2 && s.Classes[1].Labels == 0 && r.Ignored > 0 {
+		r.Note = fmt.Sprintf("no label is 1 (%s), and %s pixels are ignored: masks in black and white want --mask-values 255=1", classLabel(e.model.labels, 1), grouped(r.Ignored))
+	}
 	r.Figures = []figure{
 		{"mIoU", s.MeanIoU},
 		{"mIoU (torchvision)", s.MeanIoUTorchvision},
@@ -174,5 +194,13 @@ func (e *segmentationEvaluation) report(r *evalReport) error {
 }
 
 func (e *segmentationEvaluation) write(dir string) ([]string, error) {
-	return writeConfusion(dir, e.title, e.metrics.Confusion, e.model.labels)
+	files, err := writeConfusion(dir, e.title, e.metrics.Confusion, e.model.labels)
+	if err != nil {
+		return files, err
+	}
+	path := filepath.Join(dir, "segmentations.json")
+	if err := coco.WriteResultsFile(path, e.results); err != nil {
+		return files, err
+	}
+	return append(files, path), nil
 }

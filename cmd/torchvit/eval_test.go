@@ -164,6 +164,20 @@ func TestEvalIsPythons(t *testing.T) {
 	same("top-2", nullable(want.Classification.Top2), e.Metrics["top-2"])
 	nontrivial(t, want.Classification.Top1)
 
+	// The predictions cover each photo once.
+	results, err := coco.ReadResultsFile(filepath.Join(out, "seg", "segmentations.json"))
+	require.NoError(t, err)
+	assert.Greater(t, len(results), 30)
+	area := 0
+	for _, r := range results {
+		area += r.Mask.Area()
+	}
+	total := 0
+	for _, n := range s.Torchvision.Matrix {
+		total += int(n)
+	}
+	assert.Equal(t, total, area)
+
 	for name, rows := range map[string]int{"det": 12, "seg": 12, "cls": 11} {
 		f, err := os.Open(filepath.Join(out, name, "confusion.csv"))
 		require.NoError(t, err)
