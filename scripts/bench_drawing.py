@@ -107,7 +107,8 @@ def ways() -> dict[str, dict[str, Callable[[], Any]]]:
         return Image.blend(photo, large, 0.55)
 
     overlay = Image.blend(photo, indexed().convert("RGB"), 0.5)
-    return {
+    scene = pixels.copy()
+    table: dict[str, dict[str, Callable[[], Any]]] = {
         "overlay": {
             "Pillow convert and blend": lambda: Image.blend(photo, indexed().convert("RGB"), 0.5),
             "numpy palette, Pillow blend": lambda: Image.blend(
@@ -124,6 +125,11 @@ def ways() -> dict[str, dict[str, Callable[[], Any]]]:
             ),
             "torchvision draw_bounding_boxes": lambda: draw_bounding_boxes(
                 tensor, torch.from_numpy(boxes), names, width=2
+            ),
+        },
+        "boxes_in_place": {
+            "supervision Box and LabelAnnotator": lambda: sv.LabelAnnotator().annotate(
+                sv.BoxAnnotator().annotate(scene, found), found, labels=names
             ),
         },
         "masks": {
@@ -145,6 +151,11 @@ def ways() -> dict[str, dict[str, Callable[[], Any]]]:
         "png_mask": {"Pillow": lambda: encode(indexed(), "PNG")},
         "jpeg": {"Pillow": lambda: encode(overlay, "JPEG", quality=LEVEL)},
     }
+    # Pillow has no blend in place.
+    first = next(iter(table["overlay"]))
+    table["overlay_in_place"] = {first: table["overlay"][first]}
+    table["heatmap_in_place"] = table["heatmap"]
+    return table
 
 
 def measure(work: Callable[[], Any], seconds: float) -> tuple[float, float, int]:

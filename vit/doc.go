@@ -7,6 +7,9 @@
 // The package speaks to a [Runtime], not to TorchScript, so that other kinds of compiled models can
 // come in beside torch/jit. Tensors that a method gives are the caller's to close.
 //
+// [FeatureExtractor] gives the maps of chosen blocks for a decoder of one's own, [VisionTransformer.AttendWith]
+// what a token looks at.
+//
 // Sources: Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021); Caron et al., "Emerging
 // Properties in Self-Supervised Vision Transformers" (2021) for the attention maps.
 package vit

@@ -416,8 +416,9 @@ func (d *attentionDrawing) mean() error {
 	if len(d.maps) > 1 {
 		return nil
 	}
-	m := d.maps[0]
-	img, err := vit.OverlayHeatMap(d.photo, m.Mean(), m.Rows, m.Columns, d.options())
+	m, o := d.maps[0], d.options()
+	o.InPlace = true // nothing else is drawn on the photo
+	img, err := vit.OverlayHeatMap(d.photo, m.Mean(), m.Rows, m.Columns, o)
 	return d.image(".attention-mean.jpg", img, err)
 }
 
@@ -432,7 +433,7 @@ func (d *attentionDrawing) alone() error {
 // over is the only map over the photo.
 func (d *attentionDrawing) over() error {
 	m, o := d.maps[0], d.options()
-	o.Mask = m.Mask
+	o.Mask, o.InPlace = m.Mask, true
 	img, err := vit.OverlayHeatMap(d.photo, m.Values, m.Rows, m.Columns, o)
 	return d.image(".attention-"+strings.ReplaceAll(m.Name(0), " ", "")+".jpg", img, err)
 }

@@ -342,7 +342,7 @@ func (a *app) detect(ctx context.Context, path string, photos []string, f *detec
 		if err != nil {
 			return found{}, err
 		}
-		drawn, err := det.Draw(img, detections[0], det.DrawOptions{Palette: colours})
+		drawn, err := det.Draw(img, detections[0], det.DrawOptions{InPlace: true, Palette: colours})
 		if err != nil {
 			return found{}, err
 		}

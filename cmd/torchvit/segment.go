@@ -447,7 +447,7 @@ func (s *segmenter) write(pics *pictures, path string, photo *transforms.Image, 
 
 // overlayOptions paints the classes that are shown but the background, where the file names one.
 func (s *segmenter) overlayOptions() seg.OverlayOptions {
-	o := seg.OverlayOptions{Palette: s.palette, Labels: s.labels}
+	o := seg.OverlayOptions{InPlace: true, Palette: s.palette, Labels: s.labels}
 	if len(s.labels) > 0 && isBackground(s.labels[0]) {
 		o.Transparent = []uint8{0}
 	}
