@@ -29,8 +29,8 @@ type kind struct {
 	offset float32
 }
 
-// kinds are the kinds of output of detectors: the defaults are those of torchvision, transformers and
-// ultralytics.
+// kinds are the kinds of output of detectors, decoded in float32 whatever the model's dtype. The defaults are
+// those of torchvision, transformers and ultralytics.
 var kinds = map[string]*kind{
 	vit.OutputDetections: {
 		decode: detections, reaches: true, threshold: 0.5, iou: 0.5, nms: NMSNone,
@@ -154,6 +154,7 @@ func (o *ops) slice(t *torch.Tensor, dim, from, to int) *torch.Tensor {
 
 // corners is transformers' center_to_corners_format and ultralytics' xywh2xyxy: cxcywh to xyxy.
 func (o *ops) corners(boxes *torch.Tensor) *torch.Tensor {
+	boxes = o.cast(boxes, torch.Float32)
 	center := o.slice(boxes, -1, 0, 2)
 	half := o.call("aten::mul.Scalar", o.slice(boxes, -1, 2, 4), 0.5)
 	low, high := o.call("aten::sub.Tensor", center, half), o.call("aten::add.Tensor", center, half)
@@ -291,7 +292,7 @@ func setPrediction(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*
 	}
 	var boxes, scores, labels *torch.Tensor
 	return r.each(ctx, func(o *ops) {
-		probabilities := o.call("aten::softmax.int", leaves[0], -1, nil)
+		probabilities := o.call("aten::softmax.int", o.cast(leaves[0], torch.Float32), -1, nil)
 		scores, labels = o.pair("aten::max.dim", o.slice(probabilities, -1, 0, -1), -1, false)
 		boxes = o.onTargets(o.corners(leaves[1]), r)
 	}, func(o *ops, b int) *Output {
@@ -313,7 +314,7 @@ func setPredictionSigmoid(ctx context.Context, leaves []*torch.Tensor, r *reques
 	}
 	var boxes, scores, labels *torch.Tensor
 	return r.each(ctx, func(o *ops) {
-		probabilities := o.call("aten::flatten.using_ints", o.call("aten::sigmoid", leaves[0]), 1, -1)
+		probabilities := o.call("aten::flatten.using_ints", o.call("aten::sigmoid", o.cast(leaves[0], torch.Float32)), 1, -1)
 		var index *torch.Tensor
 		scores, index = o.pair("aten::topk", probabilities, k, 1)
 		labels = o.call("aten::remainder.Scalar", index, classes)

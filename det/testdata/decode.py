@@ -70,14 +70,14 @@ def set_cases(hw: list[tuple[int, int]]) -> list[Case]:
         logits, boxes = queries(g, len(hw), 100, columns)
         for dtype in ["float32", "bfloat16"]:
             cast = getattr(torch, dtype)
-            out = SimpleNamespace(logits=logits.to(cast), pred_boxes=boxes.to(cast))
+            out = SimpleNamespace(logits=logits.to(cast).float(), pred_boxes=boxes.to(cast).float())
             found = DetrImageProcessor().post_process_object_detection(out, threshold, hw)
             cases.append(
                 Case(
                     f"{name}-{dtype}",
                     "set_prediction",
                     [96, 160],
-                    [out.logits.float(), out.pred_boxes.float()],
+                    [out.logits, out.pred_boxes],
                     best_first(found),
                     {"Threshold": threshold or -1},
                     labels=columns - 1,
