@@ -80,9 +80,7 @@ def segmentation() -> dict[str, Any]:
     for path in sorted(SCENES.glob("*.jpg")):
         tensor, (height, width) = preprocess.load_tensor(str(path), model.spec)
         logits = modelfile.run(model.module, "forward", [modelfile.aligned(tensor[None])], 0)
-        predicted = torch.from_numpy(
-            postprocess.class_map(logits, model.metadata, height, width).astype(np.int64)
-        )
+        classes = postprocess.class_map(logits, model.metadata, height, width)
         mask = np.array(Image.open(SCENES / "masks" / (path.stem + ".png")))
         pairs.append(tuple(torch.from_numpy(m.astype(np.int64)) for m in (classes, mask)))
     count = len(model.metadata["labels"])
@@ -95,7 +93,7 @@ def segmentation() -> dict[str, Any]:
 
 
 def classification() -> dict[str, Any]:
-    """Top-1 and top-3 of the photos of one garment."""
+    """Top-1 and top-2 of the photos of one garment."""
     model = parity.Model(MODELS / "garments_vit.pt")
     labels = model.metadata["labels"]
     rows = (SCENES / "singles.csv").read_text().splitlines()[1:]
