@@ -8,7 +8,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // ErrData says that ground truth or results are not what COCO's formats ask for. Its text names the entry.
@@ -82,11 +84,9 @@ func (s *Segmentation) UnmarshalJSON(text []byte) error {
 	var out Segmentation
 	switch {
 	case len(text) > 0 && text[0] == '[':
-		if err := json.Unmarshal(text, &out.Polygons); err != nil {
-			return fmt.Errorf("%w: polygons: %w", ErrRLE, err)
-		}
-		if len(out.Polygons) == 0 {
-			out.Polygons = nil
+		var err error
+		if out.Polygons, err = parsePolygons(text); err != nil {
+			return err
 		}
 	case len(text) > 0 && text[0] == '{':
 		out.Mask = &RLE{}
@@ -98,6 +98,46 @@ func (s *Segmentation) UnmarshalJSON(text []byte) error {
 	}
 	*s = out
 	return nil
+}
+
+// parsePolygons reads a list of lists of numbers, nil for an empty one. The text is a JSON value, as
+// encoding/json hands it over; most of a file are these numbers, and this takes half the time of its way.
+func parsePolygons(text []byte) ([][]float64, error) {
+	var out [][]float64
+	var flat []float64 // of the polygon at hand
+	depth := 0
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == ',':
+			i++
+		case c == '[':
+			if depth++; depth > 2 {
+				return nil, fmt.Errorf("%w: got a list in polygon %d, want numbers", ErrRLE, len(out))
+			}
+			flat = flat[:0]
+			i++
+		case c == ']':
+			if depth == 2 {
+				out = append(out, slices.Clone(flat))
+			}
+			depth--
+			i++
+		case depth != 2 || c != '-' && (c < '0' || c > '9'):
+			return nil, fmt.Errorf("%w: got %.20q among the polygons, want lists of numbers", ErrRLE, text[i:])
+		default:
+			n := 1
+			for i+n < len(text) && strings.IndexByte("0123456789+-.eE", text[i+n]) >= 0 {
+				n++
+			}
+			v, err := strconv.ParseFloat(string(text[i:i+n]), 64)
+			if err != nil {
+				return nil, fmt.Errorf("%w: polygon %d: %w", ErrRLE, len(out), err)
+			}
+			flat = append(flat, v)
+			i += n
+		}
+	}
+	return out, nil
 }
 
 // Validate checks that IDs are unique, that annotations name images and categories of the data set, and
