@@ -3,6 +3,7 @@ package seg_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -145,6 +146,36 @@ func classesIn(m *seg.ClassMap) int {
 		}
 	}
 	return n
+}
+
+// TestTheFirstOfEqualLogitsWins compares ties, infinities and numbers that are none with argmax.
+func TestTheFirstOfEqualLogitsWins(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	special := []float32{0, 1, 1, 2, 2, 2, float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN())}
+	for _, s := range [][]int{{2, 3, 3}, {3, 17, 19}, {21, 40, 33}, {150, 9, 70}} {
+		for kinds := 6; kinds <= len(special); kinds++ {
+			values := make([]float32, s[0]*s[1]*s[2])
+			for i := range values {
+				values[i] = special[rng.IntN(kinds)]
+			}
+			logits, err := torch.NewTensor(values, 1, int64(s[0]), int64(s[1]), int64(s[2]))
+			require.NoError(t, err)
+			// Of a photo of the same size, bilinear changes no number but those beside infinities.
+			resized, err := torch.CallTensor(t.Context(), "aten::upsample_bilinear2d", logits, s[1:], false, nil, nil)
+			require.NoError(t, err)
+			want, err := torch.CallTensor(t.Context(), "aten::argmax", resized, 1, false)
+			require.NoError(t, err)
+			classes, err := torch.CopyData[int64](want)
+			require.NoError(t, err)
+			g := transforms.Geometry{Height: s[1], Width: s[2], ResizedHeight: 8, ResizedWidth: 8, OutputHeight: 8, OutputWidth: 8}
+			maps, err := seg.ClassMaps(t.Context(), logits, []transforms.Geometry{g})
+			require.NoError(t, err)
+			for i, c := range classes {
+				require.Equal(t, int(c), int(maps[0].Classes[i]), "%v, pixel %d", s, i)
+			}
+			torch.CloseAll(logits, resized, want)
+		}
+	}
 }
 
 // structured makes logits of coarse blobs with noise on them, so that every class has regions and edges.
