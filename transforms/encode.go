@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/jpeg"
 	"io"
+	"sync"
 
 	"github.com/torchvit/torchvit/internal/annotate"
 	"github.com/torchvit/torchvit/torch"
@@ -33,22 +34,31 @@ func EncodeJPEG(ctx context.Context, w io.Writer, img image.Image, quality int) 
 	return err
 }
 
+// packed holds buffers of pixels: fresh memory costs as much as what is written to it.
+var packed sync.Pool
+
 func encodeTorchvision(ctx context.Context, w io.Writer, img image.Image, quality int) error {
 	var scope torch.Scope
-	defer scope.Close()
 	own := torch.Own(&scope)
 	b := img.Bounds()
-	pixels, err := own(torch.Empty([]int64{int64(b.Dy()), int64(b.Dx()), 3}, torch.TensorOptions{DType: torch.Uint8}))
-	if err != nil {
-		return err
-	}
 	rgba, ok := img.(*image.RGBA)
 	if !ok {
 		rgba = annotate.Opaque(img)
 	}
-	if err := torch.WithData(pixels, func(dst []uint8) error { annotate.PackRGB(dst, rgba); return nil }); err != nil {
+	buffer, _ := packed.Get().(*[]uint8)
+	if n := 3 * b.Dx() * b.Dy(); buffer == nil || cap(*buffer) < n {
+		buffer = new(make([]uint8, n))
+	}
+	dst := (*buffer)[:3*b.Dx()*b.Dy()]
+	annotate.PackRGB(dst, rgba)
+	pixels, err := torch.FromSlice(dst, int64(b.Dy()), int64(b.Dx()), 3)
+	if err != nil {
 		return err
 	}
+	// Closed after the views of it, so that nothing reads the buffer any more.
+	defer packed.Put(buffer)
+	defer pixels.Close()
+	defer scope.Close()
 	// The operator takes (3, H, W) and lays it out as it lies here already.
 	planes, err := own(pixels.Permute(2, 0, 1))
 	if err != nil {

@@ -528,3 +528,61 @@ func TestCellsOutlineTheSetOnes(t *testing.T) {
 		assert.NotEqual(t, white, dst.RGBAAt(p.X, p.Y), "%v", p)
 	}
 }
+
+func TestRegionsRimIsAsThickAsAsked(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	fill, rim := NewTint(color.RGBA{0, 200, 0, 255}, 1), NewTint(color.RGBA{200, 0, 0, 255}, 1)
+	for _, size := range []image.Point{{1, 1}, {7, 300}, {90, 60}, {400, 300}} {
+		for _, thickness := range []int{1, 2, 5} {
+			w, h := size.X, size.Y
+			mask := make([]uint8, w*h)
+			for range 6 {
+				x0, y0 := rng.IntN(w), rng.IntN(h)
+				x1, y1 := min(w, x0+1+rng.IntN(w)), min(h, y0+1+rng.IntN(h))
+				for y := y0; y < y1; y++ {
+					for x := x0; x < x1; x++ {
+						mask[y*w+x] = 1
+					}
+				}
+			}
+			for range w * h / 200 {
+				mask[rng.IntN(w*h)] = 0
+			}
+			dst := image.NewRGBA(image.Rectangle{Max: size})
+			Region(dst, mask, dst.Rect, fill, rim, thickness)
+			unset := func(x, y int) bool { return x >= 0 && y >= 0 && x < w && y < h && mask[y*w+x] == 0 }
+			for y := range h {
+				for x := range w {
+					want := color.RGBA{}
+					if mask[y*w+x] == 1 {
+						want = color.RGBA{0, 200, 0, 255}
+						for d := 1; d <= thickness; d++ {
+							if unset(x-d, y) || unset(x+d, y) || unset(x, y-d) || unset(x, y+d) {
+								want = color.RGBA{200, 0, 0, 255}
+							}
+						}
+					}
+					require.Equal(t, want, dst.RGBAAt(x, y), "%v, %d thick, at %d, %d", size, thickness, x, y)
+				}
+			}
+		}
+	}
+}
+
+func TestRunEndsWhereTheByteChanges(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	for range 2000 {
+		b := make([]byte, 1+rng.IntN(60))
+		for i := range b {
+			if b[i] = byte(rng.IntN(3)); i > 0 && rng.IntN(10) > 0 {
+				b[i] = b[i-1]
+			}
+		}
+		x := rng.IntN(len(b))
+		want := x + 1
+		for want < len(b) && b[want] == b[x] {
+			want++
+		}
+		require.Equal(t, want, Run(b, x), "%v from %d", b, x)
+	}
+}
