@@ -48,7 +48,8 @@ var pythonAnswers = sync.OnceValues(func() (*reference, error) {
 		return nil, err
 	}
 	r.arrays = arrays.Map()
-	return r, nil
+	r.list, err = os.ReadFile(filepath.Join(dir, "list.pt"))
+	return r, err
 })
 
 // pythonTest is the test that runs Python first, whose failure it is.
@@ -98,6 +99,7 @@ type reference struct {
 		}
 	}
 	arrays map[string]*npy.Array
+	list   []byte // a trace that takes one photo
 }
 
 func (r *reference) tensor(t testing.TB, name string) *torch.Tensor {
@@ -283,4 +285,27 @@ func TestMasksArePycocotools(t *testing.T) {
 		}
 	}
 	require.Greater(t, runs, 10000)
+}
+
+// TestTraceOfOnePhoto: a real trace refuses a list of two, and then gets them one by one.
+func TestTraceOfOnePhoto(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list.pt")
+	require.NoError(t, os.WriteFile(path, python(t).list, 0o644))
+	d, err := det.Load(path, vit.Options{Metadata: &vit.Metadata{
+		Format: 1, Task: vit.TaskDetection, Input: vit.InputSpec{Layout: vit.LayoutList},
+		Preprocess: transforms.Spec{Normalize: transforms.NormalizeNone},
+	}})
+	require.NoError(t, err)
+	defer d.Close()
+	names := []string{"coffee.jpg", "rocket.jpg", "astronaut.jpg"}
+	o := det.DetectOptions{Threshold: -1}
+	together, err := d.Detect(t.Context(), o, photos(t, names...)...)
+	require.NoError(t, err)
+	for i, name := range names {
+		alone, err := d.Detect(t.Context(), o, photos(t, name)...)
+		require.NoError(t, err)
+		require.Len(t, alone[0], 5)
+		require.Equal(t, alone[0], together[i])
+	}
+	require.NotEqual(t, together[0], together[1])
 }

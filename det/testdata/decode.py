@@ -1,4 +1,4 @@
-"""Write what Python makes of detectors' answers: cases.json and arrays.npz in a folder.
+"""Write what Python makes of detectors' answers: cases.json, arrays.npz and list.pt in a folder.
 
 python det/testdata/decode.py --out DIR [--threads 1]
 
@@ -504,6 +504,16 @@ def masks(arrays: dict[str, np.ndarray], hw: list[tuple[int, int]]) -> list[dict
     return cases
 
 
+class OneOfList(torch.nn.Module):
+    """What a trace of torchvision's detectors is: it takes a list of one photo, no other."""
+
+    def forward(self, images: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """(labels, boxes, scores) made of the first pixels."""
+        low = images[0][:2, :5, 0].t() * 10
+        scores = images[0][2, :5, 1].clamp(0.1, 0.9)
+        return (scores * 3).long(), torch.cat([low, low + 20], 1), scores
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -538,6 +548,7 @@ def main() -> None:
         "suppression": suppression(arrays),
         "masks": masks(arrays, hw),
     }
+    torch.jit.trace(OneOfList(), ([torch.rand(3, 30, 20)],)).save(str(args.out / "list.pt"))
     np.savez(args.out / "arrays.npz", **arrays)
     (args.out / "cases.json").write_text(json.dumps(record))
 
