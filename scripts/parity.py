@@ -155,8 +155,11 @@ class Model:
         self.spec = self.metadata.get("preprocess", {})
 
     def label(self, index: int) -> str:
-        """labels[index], or "class INDEX"."""
+        """labels[index], or "class INDEX"; of a segmentation file with one label, a binary mask,
+        class 0 is "background" and class 1 that label."""
         labels = self.metadata.get("labels", [])
+        if len(labels) == 1 and self.task in ("segmentation", "segmentation_head"):
+            labels = ["background", *labels]
         return labels[index] if 0 <= index < len(labels) else f"class {index}"
 
     def need(self, command: str, *tasks: str) -> None:
