@@ -397,3 +397,13 @@ func TestLoadWantsADetector(t *testing.T) {
 	_, err := det.Load(filepath.Join(testmain.Root(t), "testdata", "generated", "segmentation_head.pt"), vit.Options{})
 	require.ErrorIs(t, err, vit.ErrTask)
 }
+
+// TestClassesAreFarApart: ultralytics moves the boxes of a class by 7680 pixels, so that no class meets another.
+func TestClassesAreFarApart(t *testing.T) {
+	d, _ := detector(t, func(any) (any, error) { // the second is the first, 768 pixels further left and up
+		return tensor(t, []float32{868, 100, 868, 100, 40, 40, 40, 40, 0.9, 0, 0, 0.8}, 1, 6, 2), nil
+	}, func(m *vit.Metadata) { m.Output.Kind, m.Labels = vit.OutputYOLO, classNames(2) })
+	found, err := d.Detect(t.Context(), det.DetectOptions{}, photos(t, "panorama.jpg")...)
+	require.NoError(t, err)
+	require.Len(t, found[0], 2)
+}
