@@ -12,6 +12,8 @@ and this processor make (torch is not even imported then). --force writes all ag
     vit_little_patch16_reg4_gap_256.pt   timm, 4 registers and no class token, mean pooling
     vit_small_patch14_dinov2.pt          timm, patch 14, layer scale, 4 blocks, 224x224
     vit_small_patch14_reg4_dinov2.pt     timm, patch 14, class token and 4 registers
+    vit_distilled_small.pt     timm's distilled DeiT, two prefix tokens, small, for heads
+    vit_registers_small.pt     timm's DINOv2, patch 14, five prefix tokens, small, for heads
 
     segmentation.pt            VisionTransformerForSegmentation, 21 classes
     segmentation_NAME.pt       a small one with each of the other heads, 9 classes; of those,
@@ -59,12 +61,12 @@ SOURCES = [
 
 #: The head files that are not linear, with the ViT that each is for.
 HEADS = {
-    "transposed": "deit_tiny_distilled_patch16_224",
-    "progressive": "vit_little_patch16_reg4_gap_256",
-    "fcn": "deit_tiny_distilled_patch16_224",
-    "unet": "vit_small_patch14_reg4_dinov2",
-    "setr_pup": "vit_reference",
-    "mask_transformer": "vit_small_patch14_reg4_dinov2",
+    "transposed": "vit_distilled_small",
+    "progressive": "vit_distilled_small",
+    "fcn": "vit_registers_small",
+    "unet": "vit_registers_small",
+    "setr_pup": "vit_distilled_small",
+    "mask_transformer": "vit_registers_small",
 }
 #: Arguments of the heads' classes that keep the files small.
 HEAD_OPTIONS: dict[str, dict[str, Any]] = {
@@ -245,15 +247,21 @@ def vits(export: Export) -> None:
         )  # fmt: skip
         export.note("vit_reference.pt", metadata)
 
-    models: list[tuple[str, dict[str, Any]]] = [
-        ("vit_tiny_patch16_224", {"dynamic_img_size": False}),
-        ("deit_tiny_distilled_patch16_224", {}),
-        ("vit_little_patch16_reg4_gap_256", {"depth": 4}),
-        ("vit_small_patch14_dinov2", {"depth": 4, "img_size": 224, "num_classes": 100}),
-        ("vit_small_patch14_reg4_dinov2", {"depth": 4, "img_size": 224, "num_classes": 100}),
-    ]
-    for seed, (name, kwargs) in enumerate(models, 2):
-        if not export.wants(f"{name}.pt"):
+    fitted: dict[str, Any] = {"depth": 4, "img_size": 224, "num_classes": 100}
+    models: list[tuple[str, str, dict[str, Any]]] = [
+        ("", "vit_tiny_patch16_224", {"dynamic_img_size": False}),
+        ("", "deit_tiny_distilled_patch16_224", {}),
+        ("", "vit_little_patch16_reg4_gap_256", {"depth": 4}),
+        ("", "vit_small_patch14_dinov2", fitted),
+        ("", "vit_small_patch14_reg4_dinov2", fitted),
+        ("vit_distilled_small", "deit_tiny_distilled_patch16_224",
+         {**SMALL, "img_size": 128, "num_classes": 100}),
+        ("vit_registers_small", "vit_small_patch14_reg4_dinov2",
+         {**SMALL, "img_size": 112, "num_classes": 100}),
+    ]  # fmt: skip
+    for seed, (file, name, kwargs) in enumerate(models, 2):
+        file = file or name
+        if not export.wants(f"{file}.pt"):
             continue
         model = create_timm_vit(name, **kwargs)
         seed_weights(model, seed)
@@ -261,10 +269,10 @@ def vits(export: Export) -> None:
         labels = reference_files.imagenet_labels(model.num_classes)
         spec = reference_files.timm_preprocess(model.vit, size)
         metadata = reference_files.write_vit(
-            model, export.out / f"{name}.pt", name, "classification", size,
+            model, export.out / f"{file}.pt", name, "classification", size,
             bool(model.vit.dynamic_img_size), spec, labels,
         )  # fmt: skip
-        export.note(f"{name}.pt", metadata)
+        export.note(f"{file}.pt", metadata)
 
 
 def whole_spec(size: int, patch: int = 16) -> dict[str, Any]:

@@ -67,7 +67,8 @@ dump
     method    default "forward"
     args      optional list of extra arguments (numbers, strings or lists of numbers)
     head      optional path of a segmentation head: CustomSegmentationModel, that is
-              forward_features of model, then forward(features, H, W) of head
+              forward_features or forward_blocks of model, then forward(features, H, W) of
+              head; where the model's preprocess crops, the whole photo is taken as by segment
     threads   torch.set_num_threads, default 1
     dtype     "float32" (default) or "bfloat16": module.to and inputs cast
     warmup    runs before the one that counts, default 2
@@ -339,7 +340,7 @@ def case_value(value: dict[str, Any], dtype: torch.dtype) -> Any:
 
 
 def case_inputs(
-    case: dict[str, Any], model: Model, dtype: torch.dtype
+    case: dict[str, Any], model: Model, dtype: torch.dtype, head: Model | None = None
 ) -> tuple[list[Any], list[tuple[int, int]]]:
     """The arguments of a case and the sizes of its photos."""
     listed = modelfile.takes_list(model.metadata)
@@ -355,7 +356,7 @@ def case_inputs(
             tensors = list((noise + 2) / 4 if unit else noise)
             sizes = [(shape[2], shape[3])] * shape[0]
         else:
-            spec = dict(model.spec)
+            spec = dict(whole_photo(model) if head else model.spec)
             if "size" in case:
                 spec["resize"] = {"rule": "exact", "size": list(case["size"])}
                 spec["crop"] = {"rule": "none", "size": []}
@@ -375,7 +376,7 @@ def case_inputs(
 
 def run_case(case: dict[str, Any], model: Model, head: Model | None) -> dict[str, np.ndarray]:
     """Runs one case and returns its arrays."""
-    args, sizes = case_inputs(case, model, model.dtype)
+    args, sizes = case_inputs(case, model, model.dtype, head)
     method, warmup = case.get("method", "forward"), int(case.get("warmup", 2))
     arrays: dict[str, np.ndarray] = {}
     for i, value in enumerate(args):

@@ -163,7 +163,7 @@ def set_prediction(answer: Any, kind: str, score: np.float32, photos: list[Size]
     """transformers' post_process_object_detection of YOLOS, or of RT-DETR for sigmoid."""
     from transformers import RTDetrImageProcessor, YolosImageProcessor
 
-    logits, boxes = (t.float() for t in leaves(answer)[:2])
+    logits, boxes = leaves(answer)[:2]
     outputs = SimpleNamespace(logits=logits, pred_boxes=boxes)
     kinds = {"set_prediction": YolosImageProcessor, "set_prediction_sigmoid": RTDetrImageProcessor}
     found = kinds[kind]().post_process_object_detection(outputs, float(score), photos)
