@@ -2,11 +2,10 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -21,11 +20,16 @@ import (
 
 // inspection is what `inspect --json` prints.
 type inspection struct {
-	File           string          `json:"file"`
-	Bytes          int64           `json:"bytes"`
-	ArchiveVersion int             `json:"archive_version"`
-	ExtraFiles     []extraFile     `json:"extra_files"`
-	Metadata       json.RawMessage `json:"metadata"` // null where there is none
+	File           string      `json:"file"`
+	Bytes          int64       `json:"bytes"`
+	ArchiveVersion int         `json:"archive_version"`
+	ExtraFiles     []extraFile `json:"extra_files"`
+	// Metadata is what is known as a whole, null where nothing says what the file's task is; Sources says for
+	// each part who gave it, Missing for each task what it lacks.
+	Metadata *vit.Metadata            `json:"metadata"`
+	Sources  map[string]string        `json:"sources"`
+	Missing  map[string][]vit.Missing `json:"missing"`
+	Notes    []string                 `json:"notes,omitempty"`
 	// The rest needs libtorch; Note says why it is missing.
 	Methods    []method   `json:"methods,omitempty"`
 	Parameters *tensorSum `json:"parameters,omitempty"`
@@ -33,7 +37,7 @@ type inspection struct {
 	Training   bool       `json:"training,omitempty"`
 	Note       string     `json:"note,omitempty"`
 
-	meta *vit.Metadata
+	known *vit.Description
 }
 
 type extraFile struct {
@@ -66,9 +70,11 @@ func newInspectCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL",
 		Short: "Say what is in a model file: metadata, methods, parameters",
-		Long: "inspect checks a TorchScript file (structure, sizes, checksums) and prints what it says of itself,\n" +
-			"its methods with their schemas, its parameters and buffers, and its extra files. Without libtorch\n" +
-			"it prints what can be read from the archive alone.",
+		Long: "inspect checks a TorchScript file (structure, sizes, checksums) and prints what is known of it and\n" +
+			"who says so, what a task lacks and what gives it, its methods with their schemas, its parameters and\n" +
+			"buffers, and its extra files. Without libtorch it prints what can be read from the files alone.\n\n" +
+			"What others write is read too: ultralytics' config.txt inside, and beside the file config.json of\n" +
+			"timm or transformers, preprocessor_config.json and MODEL.json (docs/model-files.md).",
 		Example: "  torchvit inspect vit_tiny.pt\n" +
 			"  torchvit inspect vit_tiny.pt --tensors          # every parameter and buffer\n" +
 			"  torchvit inspect vit_tiny.pt --json | jq .methods[].schema",
@@ -113,21 +119,33 @@ func inspectArchive(path string) (*inspection, error) {
 		}
 		in.ExtraFiles = append(in.ExtraFiles, extraFile{name, int64(len(content))})
 	}
-	text, err := archive.ReadExtra(vit.MetadataFile)
-	if errors.Is(err, os.ErrNotExist) {
-		text, err = os.ReadFile(path + ".json")
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		return in, nil // any TorchScript file can be looked at
-	}
-	if err != nil {
+	if in.known, err = vit.Describe(path); err != nil {
 		return nil, err
 	}
-	if in.meta, err = vit.ParseMetadata(text); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	in.Sources, in.Notes = map[string]string{}, in.known.Notes
+	for _, field := range in.known.Fields() {
+		in.Sources[field] = in.known.Source(field)
 	}
-	in.Metadata = text
+	if in.Metadata, err = in.known.Metadata(""); err != nil && !errors.Is(err, vit.ErrNoMetadata) {
+		return nil, err
+	}
+	in.Missing = map[string][]vit.Missing{}
+	for _, task := range in.tasks() {
+		in.Missing[task] = append([]vit.Missing{}, in.known.Missing(task)...)
+	}
 	return in, nil
+}
+
+// tasks are those that the file may be for: its own, else all that take photos.
+func (in *inspection) tasks() []string {
+	if in.Metadata == nil {
+		return []string{vit.TaskClassification, vit.TaskSegmentation, vit.TaskDetection, vit.TaskAttention}
+	}
+	switch in.Metadata.Task {
+	case vit.TaskClassification, vit.TaskSegmentation:
+		return []string{in.Metadata.Task, vit.TaskAttention}
+	}
+	return []string{in.Metadata.Task}
 }
 
 // load adds what libtorch knows.
@@ -182,11 +200,10 @@ func (in *inspection) print(w io.Writer, tensors bool) error {
 		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	line("file", "%s (%s, TorchScript archive version %d, checksums right)", in.File, bytesText(in.Bytes), in.ArchiveVersion)
-	if in.meta == nil {
-		line("metadata", "none: only inspect, run and bench know what to do with the file; `scripts/export.py` makes one that describes itself")
-	} else {
-		printMetadata(line, in.meta)
+	if in.Metadata == nil {
+		line("metadata", "none that says what the file's task is")
 	}
+	in.printKnown(line)
 	for i, f := range in.ExtraFiles {
 		line(first(i, "extra files"), "%s (%s)", f.Name, bytesText(f.Bytes))
 	}
@@ -213,6 +230,10 @@ func (in *inspection) print(w io.Writer, tensors bool) error {
 	}
 	if in.Training {
 		line("mode", "training: dropout and batch statistics are at work unless Eval is called")
+	}
+	in.printMissing(line)
+	for i, note := range in.Notes {
+		line(first(i, "not used"), "%s", note)
 	}
 	if in.Note != "" {
 		line("note", "%s", in.Note)
@@ -242,25 +263,71 @@ func plainSchema(schema string) string {
 	return schema[:open+1] + strings.TrimPrefix(strings.TrimPrefix(rest, ","), " ")
 }
 
-func printMetadata(line func(name, format string, args ...any), m *vit.Metadata) {
-	line("task", "%s", m.Task)
-	line("architecture", "%s", m.Architecture)
-	if m.Torch != "" {
-		line("torch", "%s", m.Torch)
+// printKnown prints what is known of the file; who said it stands behind what torchvit.json does not say.
+func (in *inspection) printKnown(line func(name, format string, args ...any)) {
+	m := in.known.Known()
+	known := func(name, text string, fields ...string) {
+		var sources []string
+		given := false
+		for _, field := range fields {
+			source := in.known.Source(field)
+			given = given || source != ""
+			if source != "" && source != vit.MetadataFile && !slices.Contains(sources, source) {
+				sources = append(sources, source)
+			}
+		}
+		if !given {
+			return
+		}
+		if len(sources) > 0 {
+			text += "   (" + strings.Join(sources, ", ") + ")"
+		}
+		line(name, "%s", text)
 	}
+	known("task", m.Task, "task")
+	known("architecture", m.Architecture, "architecture")
+	known("torch", m.Torch, "torch")
 	if s := m.Input.Size; len(s) == 2 {
-		more := ""
+		text := fmt.Sprintf("%d x %d (height x width), %s", s[0], s[1], cmp.Or(m.Preprocess.ChannelOrder, "RGB"))
 		switch {
 		case m.Input.Dynamic && m.Input.MultipleOf > 1:
-			more = fmt.Sprintf(", other sizes too, of multiples of %d", m.Input.MultipleOf)
+			text += fmt.Sprintf(", other sizes too, of multiples of %d", m.Input.MultipleOf)
 		case m.Input.Dynamic:
-			more = ", any other size too"
+			text += ", any other size too"
 		}
-		line("input", "%d x %d (height x width), RGB%s", s[0], s[1], more)
+		known("input", text, "input.size")
 	}
-	line("preprocess", "%s", preprocessText(m.Preprocess))
-	if t := m.Tokens; t != nil {
-		line("tokens", "patches of %d x %d, %d prefix token(s), embed_dim %d, %d blocks of %d heads", t.PatchSize[0], t.PatchSize[1], t.Prefix, t.EmbedDim, t.Depth, t.NumHeads)
+	known("layout", map[string]string{
+		vit.LayoutBatch: "one tensor (B, 3, H, W)", vit.LayoutList: "a list of tensors (3, H, W)",
+	}[m.Input.Layout], "input.layout")
+	if b := m.Input.Blocks; len(b) > 0 {
+		known("takes", fmt.Sprintf("the tokens of blocks %s", strings.Trim(fmt.Sprint(b), "[]")), "input.blocks")
+	}
+	known("preprocess", preprocessText(m.Preprocess), "preprocess")
+	if t := m.Tokens; t != nil && len(t.PatchSize) == 2 {
+		text := fmt.Sprintf("patches of %d x %d, %d prefix token(s)", t.PatchSize[0], t.PatchSize[1], t.Prefix)
+		for _, more := range []struct {
+			format string
+			n      int
+		}{{"embed_dim %d", t.EmbedDim}, {"%d blocks", t.Depth}} {
+			if more.n > 0 {
+				text += ", " + fmt.Sprintf(more.format, more.n)
+			}
+		}
+		if t.NumHeads > 0 {
+			text += fmt.Sprintf(" of %d heads", t.NumHeads)
+		}
+		known("tokens", text, "tokens.patch_size")
+	}
+	output := m.Output.Kind
+	if len(m.Output.Leaves) > 0 {
+		output = strings.TrimPrefix(output+" in "+strings.Join(m.Output.Leaves, ", "), " ")
+	}
+	if a := m.Output.Activation; a != "" && a != vit.ActivationSoftmax {
+		output = strings.TrimPrefix(output+", scores by "+a, ", ")
+	}
+	if output != "" {
+		known("output", output, "output.kind", "output.leaves", "output.activation")
 	}
 	if len(m.Labels) > 0 {
 		const shown = 8
@@ -268,15 +335,58 @@ func printMetadata(line func(name, format string, args ...any), m *vit.Metadata)
 		if len(m.Labels) > shown {
 			text += ", ..."
 		}
-		line("labels", "%d: %s", len(m.Labels), text)
+		known("labels", fmt.Sprintf("%d: %s", len(m.Labels), text), "labels")
 	}
-	if m.Thresholds != nil && m.Thresholds.Score != nil {
-		line("threshold", "score %g", *m.Thresholds.Score)
+	if t := m.Thresholds; t != nil {
+		var limits []string
+		for _, l := range []struct {
+			name  string
+			value *float64
+		}{{"score", t.Score}, {"iou", t.IoU}, {"mask", t.Mask}} {
+			if l.value != nil {
+				limits = append(limits, fmt.Sprintf("%s %g", l.name, *l.value))
+			}
+		}
+		known("thresholds", strings.Join(limits, ", "), "thresholds.score", "thresholds.iou", "thresholds.mask")
 	}
-	if r := m.Reference; r != nil {
+	switch r := m.Reference; {
+	case r != nil:
 		line("reference", "%d calls by torch %s with %d thread(s), %s, on %s with %s; `torchvit verify` replays them", len(r.Calls), r.Torch, r.Threads, r.DType, r.CPUVendor, r.CPUCapability)
-	} else {
+	case in.Metadata != nil:
 		line("reference", "none: `torchvit verify` has nothing to replay")
+	}
+}
+
+// printMissing says for each task what it lacks and what gives it.
+func (in *inspection) printMissing(line func(name, format string, args ...any)) {
+	type lack struct {
+		vit.Missing
+		tasks []string
+	}
+	var list []*lack
+	for _, task := range in.tasks() {
+		if task == vit.TaskAttention && in.Methods != nil && !slices.ContainsFunc(in.Methods, func(m method) bool { return m.Name == "attention" }) {
+			continue // `scripts/export.py` makes a file that has it, and that describes itself
+		}
+		for _, m := range in.Missing[task] {
+			at := slices.IndexFunc(list, func(l *lack) bool { return l.Missing == m })
+			if at < 0 {
+				at = len(list)
+				list = append(list, &lack{Missing: m})
+			}
+			list[at].tasks = append(list[at].tasks, task)
+		}
+	}
+	for i, l := range list {
+		give := fmt.Sprintf("%s in %s.json", l.Field, filepath.Base(in.File))
+		if l.Flags != "" {
+			give = l.Flags + ", or " + give
+		}
+		use := "nice to know"
+		if l.Needed {
+			use = "needed"
+		}
+		line(first(i, "missing"), "%s (%s for %s): %s", l.Why, use, strings.Join(l.tasks, ", "), give)
 	}
 }
 
@@ -307,7 +417,14 @@ func preprocessText(s transforms.Spec) string {
 	case transforms.NormalizeNone:
 		steps = append(steps, "0..1")
 	default:
+		if s.Mean == nil {
+			steps = append(steps, "0..1")
+			break
+		}
 		steps = append(steps, fmt.Sprintf("mean %v, std %v", s.Mean, s.Std))
+	}
+	if s.ChannelOrder == "BGR" {
+		steps = append(steps, "BGR")
 	}
 	return strings.Join(steps, "; ")
 }
