@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/torchvit/torchvit/torch/jit"
 	"github.com/torchvit/torchvit/transforms"
@@ -161,7 +162,9 @@ func (d *Description) read(archive *jit.Archive) error {
 }
 
 func (d *Description) note(source, format string, args ...any) {
-	d.Notes = append(d.Notes, clip(source+": "+fmt.Sprintf(format, args...), 500))
+	text := strings.TrimPrefix(fmt.Sprintf(format, args...), source+": ")
+	text = strings.Join(strings.FieldsFunc(text, unicode.IsControl), " ")
+	d.Notes = append(d.Notes, clip(source+": "+text, 500))
 }
 
 // readBeside reads a small file.

@@ -165,9 +165,9 @@ func ParseLabels(text []byte) ([]string, error) {
 	return labels, nil
 }
 
-// partOfPreprocessor reads preprocessor_config.json.
+// partOfPreprocessor reads preprocessor_config.json, as transformers 5 carries it out: on torch's tensors.
 func partOfPreprocessor(text []byte) (*partial, error) {
-	spec, err := transforms.SpecFromHuggingFace(text, "")
+	spec, err := transforms.SpecFromHuggingFace(text, transforms.Torch)
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +282,8 @@ func partOfTimm(text []byte) (*partial, error) {
 
 // Model types of transformers by what is known of them.
 var (
-	// prefixTokens is the number of tokens before the patches; registers come on top.
+	// prefixTokens is the number of tokens before the patches; registers come on top. The detection tokens of
+	// YOLOS come after them.
 	prefixTokens = map[string]int{
 		"vit": 1, "deit": 2, "beit": 1, "data2vec-vision": 1, "dinov2": 1, "dinov2_with_registers": 1, "dinov3_vit": 1,
 		"vit_msn": 1, "vit_mae": 1, "vit_hybrid": 1, "dpt": 1, "yolos": 1, "clip_vision_model": 1, "siglip_vision_model": 0, "ijepa": 0,

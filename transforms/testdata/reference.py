@@ -306,6 +306,24 @@ def timm_transform(request: dict[str, Any], blobs: list[bytes]) -> Answer:
     return {"shapes": shapes}, out
 
 
+def huggingface_processor(request: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """An image processor of transformers, made from a preprocessor_config.json, on each photo."""
+    import transformers
+
+    config = dict(request["config"])
+    name = request["processor"] + ("Pil" if request["backend"] == "pil" else "")
+    cls = getattr(transformers, name)
+    processor = cls.from_dict(config)
+    shapes: list[list[int]] = []
+    out: list[bytes] = []
+    for blob in blobs:
+        image = Image.open(io.BytesIO(blob)).convert("RGB")
+        tensor = processor(images=[image], return_tensors="pt")["pixel_values"][0]
+        shapes.append(list(tensor.shape))
+        out.append(tensor.contiguous().float().numpy().tobytes())
+    return {"shapes": shapes}, out
+
+
 # --- files that decoders can meet -----------------------------------------------------------------
 
 
@@ -741,6 +759,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], list[bytes]], Answer]] = {
         preprocess,
         steps,
         timm_transform,
+        huggingface_processor,
         files,
         speed,
         encode_jpeg,
