@@ -160,6 +160,8 @@ def resize(image: Image.Image, spec: dict[str, Any]) -> Image.Image:
 
 def to_tensor(image: Image.Image, spec: dict[str, Any]) -> Tensor:
     """Resizes, crops and normalises: RGB image -> float32 (3, H, W)."""
+    if spec.get("channel_order") == "BGR":
+        image = Image.merge("RGB", image.split()[::-1])
     image = crop(resize(image, spec), spec.get("crop") or {})
     kind = spec.get("normalize") or ("torchvision" if spec.get("mean") else "none")
     if kind == "fused":

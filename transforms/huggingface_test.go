@@ -111,3 +111,42 @@ func TestHuggingFaceProcessorsThatNoSpecSays(t *testing.T) {
 		}
 	}
 }
+
+// TestLetterboxIsNearOpenCVs measures how far the letterbox for files of ultralytics is from OpenCV's, which
+// resizes in fixed-point numbers that no kernel of torch has: one level at most, and places are equal.
+func TestLetterboxIsNearOpenCVs(t *testing.T) {
+	data := shapesOfPhotos(t)
+	noAntialias := false
+	for _, size := range [][]int{{640, 640}, {320, 416}, {224, 160}} {
+		want := ask(t, object{"op": "opencv_letterbox", "size": size}, nil, data...)
+		far := map[Backend]int{}
+		different, all := 0, 0
+		for _, backend := range []Backend{PIL, Torch} {
+			spec := Spec{Backend: backend, Antialias: &noAntialias, Resize: ResizeSpec{Rule: RuleLetterbox, Size: size}, Normalize: NormalizeNone}
+			p, err := NewPipeline(spec, Options{})
+			require.NoError(t, err)
+			for i, d := range data {
+				batch, _, err := p.Apply(t.Context(), d)
+				require.NoError(t, err)
+				got, err := torch.CopyData[float32](batch)
+				batch.Close()
+				require.NoError(t, err)
+				require.Len(t, want[i], len(got))
+				for k, v := range got {
+					level := int(float32(v*255) + 0.5)
+					by := max(level-int(want[i][k]), int(want[i][k])-level)
+					far[backend] = max(far[backend], by)
+					if backend == Torch {
+						all++
+						if by > 0 {
+							different++
+						}
+					}
+				}
+			}
+		}
+		t.Logf("%v: %d of %d values differ from OpenCV, by at most %d level; with Pillow's antialias by %d", size, different, all, far[Torch], far[PIL])
+		require.Positive(t, different)
+		require.LessOrEqual(t, far[Torch], 1)
+	}
+}

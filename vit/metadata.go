@@ -80,7 +80,7 @@ const (
 	ActivationNone    = "none"
 )
 
-// Metadata is what a model file says of itself, as torchvit.json: see docs/parity.md. Only Format and Task
+// Metadata is what a model file says of itself, as torchvit.json: see docs/model-files.md. Only Format and Task
 // are always there; the zero value of another part means that it is not known.
 type Metadata struct {
 	// Format is MetadataFormat.

@@ -324,6 +324,29 @@ def huggingface_processor(request: dict[str, Any], blobs: list[bytes]) -> Answer
     return {"shapes": shapes}, out
 
 
+def opencv_letterbox(request: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """The letterbox of YOLO's programs with OpenCV: ratio, rounding and grey as they document them."""
+    import cv2
+
+    height, width = request["size"]
+    out: list[bytes] = []
+    for blob in blobs:
+        image = np.asarray(Image.open(io.BytesIO(blob)).convert("RGB"))
+        h, w = image.shape[:2]
+        ratio = min(height / h, width / w)
+        new_w, new_h = round(w * ratio), round(h * ratio)
+        dw, dh = (width - new_w) / 2, (height - new_h) / 2
+        if (w, h) != (new_w, new_h):
+            image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+        top, bottom = round(dh - 0.1), round(dh + 0.1)
+        left, right = round(dw - 0.1), round(dw + 0.1)
+        image = cv2.copyMakeBorder(
+            image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114)
+        )
+        out.append(image.transpose(2, 0, 1).tobytes())
+    return {}, out
+
+
 # --- files that decoders can meet -----------------------------------------------------------------
 
 
@@ -760,6 +783,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], list[bytes]], Answer]] = {
         steps,
         timm_transform,
         huggingface_processor,
+        opencv_letterbox,
         files,
         speed,
         encode_jpeg,
