@@ -305,19 +305,17 @@ func (in *inspection) printKnown(line func(name, format string, args ...any)) {
 	}
 	known("preprocess", preprocessText(m.Preprocess), "preprocess")
 	if t := m.Tokens; t != nil && len(t.PatchSize) == 2 {
-		text := fmt.Sprintf("patches of %d x %d, %d prefix token(s)", t.PatchSize[0], t.PatchSize[1], t.Prefix)
-		for _, more := range []struct {
-			format string
-			n      int
-		}{{"embed_dim %d", t.EmbedDim}, {"%d blocks", t.Depth}} {
-			if more.n > 0 {
-				text += ", " + fmt.Sprintf(more.format, more.n)
-			}
+		parts := []string{fmt.Sprintf("patches of %d x %d, %d prefix token(s)", t.PatchSize[0], t.PatchSize[1], t.Prefix)}
+		if t.EmbedDim > 0 {
+			parts = append(parts, fmt.Sprintf("embed_dim %d", t.EmbedDim))
 		}
-		if t.NumHeads > 0 {
-			text += fmt.Sprintf(" of %d heads", t.NumHeads)
+		switch {
+		case t.Depth > 0 && t.NumHeads > 0:
+			parts = append(parts, fmt.Sprintf("%d blocks of %d heads", t.Depth, t.NumHeads))
+		case t.Depth > 0:
+			parts = append(parts, fmt.Sprintf("%d blocks", t.Depth))
 		}
-		known("tokens", text, "tokens.patch_size")
+		known("tokens", strings.Join(parts, ", "), "tokens.patch_size")
 	}
 	output := m.Output.Kind
 	if len(m.Output.Leaves) > 0 {
