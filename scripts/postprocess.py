@@ -160,10 +160,11 @@ def torchvision_answer(
 
 
 def set_prediction(answer: Any, kind: str, score: np.float32, photos: list[Size]) -> list[Found]:
-    """transformers' post_process_object_detection of YOLOS, or of RT-DETR for sigmoid."""
+    """transformers' post_process_object_detection of YOLOS, or of RT-DETR for sigmoid, in
+    float32 also where the answer is bfloat16, whose 8 bits are too few for a box."""
     from transformers import RTDetrImageProcessor, YolosImageProcessor
 
-    logits, boxes = leaves(answer)[:2]
+    logits, boxes = (t.float() for t in leaves(answer)[:2])
     outputs = SimpleNamespace(logits=logits, pred_boxes=boxes)
     kinds = {"set_prediction": YolosImageProcessor, "set_prediction_sigmoid": RTDetrImageProcessor}
     found = kinds[kind]().post_process_object_detection(outputs, float(score), photos)
