@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import re
 import resource
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,51 +232,49 @@ def slug(e: Entry) -> str:
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
 
 
-def limited(seconds: int, gigabytes: int) -> Any:
-    """What a child does before it starts: limits of processor time and memory."""
+def child(argv: list[str], folder: Path, seconds: int, gigabytes: int) -> None:
+    """What a model's own process does: limits of processor time and memory, then export.py."""
+    import export
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-        resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
-
-    return limit
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.argv = ["export.py", *argv]
+    export.main()
 
 
 def run_row(e: Entry, args: argparse.Namespace) -> dict[str, Any]:
     """Exports and verifies one model."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
-    with tempfile.TemporaryDirectory(prefix="model-table.") as folder:
-        (Path(folder) / "usercode.py").write_text(USER_CODE)
-        environment["PYTHONPATH"] = folder
-        out = Path(folder) / "model.pt"
-        command = [sys.executable, str(SCRIPTS / "export.py"), e.source, *e.args]
-        try:
-            done = subprocess.run(
-                [*command, "--json", "--out", str(out)],
-                capture_output=True,
-                text=True,
-                cwd=folder,
-                env=environment,
-                timeout=args.timeout,
-                preexec_fn=limited(args.cpu, args.memory),
-            )
-        except subprocess.TimeoutExpired:
+    with tempfile.TemporaryDirectory(prefix="model-table.") as name:
+        folder = Path(name)
+        (folder / "usercode.py").write_text(USER_CODE)
+        out = folder / "model.pt"
+        argv = [e.source, *e.args, "--json", "--out", str(out)]
+        # Forked, so that the libraries are imported once for all models.
+        process = multiprocessing.get_context("fork").Process(
+            target=child, args=(argv, folder, args.cpu, args.memory)
+        )
+        process.start()
+        process.join(args.timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
             return {"error": f"takes longer than {args.timeout} s"}
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            text = lines[-1] if lines else f"ends with status {done.returncode}"
-            return {"error": text, "crash": "Traceback" in done.stderr or done.returncode < 0}
-        row: dict[str, Any] = {"report": json.loads(done.stdout.splitlines()[-1])}
+        stderr = (folder / "stderr").read_text(errors="replace")
+        if process.exitcode != 0:
+            lines = [line for line in stderr.splitlines() if line.strip()]
+            text = lines[-1] if lines else f"ends with status {process.exitcode}"
+            return {"error": text, "crash": "Traceback" in stderr or process.exitcode < 0}
+        row: dict[str, Any] = {
+            "report": json.loads((folder / "stdout").read_text().splitlines()[-1])
+        }
         verified = subprocess.run(
             [str(args.torchvit), "verify", "--json", str(out)],
             capture_output=True,
             text=True,
-            env=environment,
             timeout=args.timeout,
         )
         lines = verified.stdout.splitlines()
@@ -356,15 +357,17 @@ def remarks(row: dict[str, Any]) -> str:
     text = []
     for mode, why in report["failed"].items():
         text.append(f"{mode}: {why}")
-    seen = set()
+    groups: dict[str, list[dict[str, Any]]] = {}
     for case in report["cases"]:
-        if case["outcome"] in ("equal", "close") or case.get("why") in seen:
-            continue
-        seen.add(case.get("why"))
-        who = "eager refuses" if case["outcome"] == "refused" else case["outcome"]
-        size = "{}x{}".format(*case["size"])
-        batch = f" x {case['batch']}" if case["batch"] > 1 else ""
-        text.append(f"{size}{batch} {who}: {case.get('why', '')}")
+        if case["outcome"] not in ("equal", "close"):
+            groups.setdefault(case["outcome"], []).append(case)
+    for outcome, cases in groups.items():
+        who = "eager Python refuses" if outcome == "refused" else outcome
+        shapes = [
+            "{}x{}".format(*c["size"]) + (f" x {c['batch']}" if c["batch"] > 1 else "")
+            for c in cases
+        ]
+        text.append(f"{', '.join(shapes)} {who}: {cases[0].get('why', '')}")
     if report["preprocess"] and "equal" not in report["preprocess"]:
         text.append(f"preprocess {report['preprocess']}")
     text += report["notes"]
@@ -457,6 +460,10 @@ def main() -> None:
     if not args.torchvit.is_file():
         raise SystemExit(f"{args.torchvit}: no such file: go build -o bin/torchvit ./cmd/torchvit")
     args.cache.mkdir(parents=True, exist_ok=True)
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    warnings.simplefilter("ignore")
+    for name in ("export", "timm", "torchvision", "transformers", "segmentation_models_pytorch"):
+        importlib.import_module(name)
     found = rows(args)
     if args.only:
         return

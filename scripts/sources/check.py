@@ -97,7 +97,7 @@ def shapes(source: Source) -> list[tuple[int, int, int]]:
         return half if half < side else max(step, side - step)
 
     small, large = (smaller(height), smaller(width)), (height + 2 * step, width + 2 * step)
-    wide = (small[0], large[1])
+    wide = (height, large[1])
     return [
         (1, height, width),
         (2, height, width),
@@ -307,8 +307,8 @@ def attempts(source: Source, trial: Trial, forced: str | None) -> list[Attempt]:
             example = source.inputs[0]
             made.append(try_all(trial, make("trace", lambda: trace(source, example))))
         elif mode == "trace" and source.layout == "batch":
-            own, wide = shapes(source)[0], shapes(source)[-1]
-            for shape in (own, wide, (2, *source.size)):
+            own, large, wide = shapes(source)[0], shapes(source)[4], shapes(source)[-1]
+            for shape in (own, wide, large, (2, *source.size)):
                 if isinstance(trial.eager(shape, trial.inputs(*shape)), Exception):
                     continue
                 example = trial.inputs(*shape, seed=500)
@@ -396,6 +396,8 @@ def check(source: Source, forced: str | None, allow_different: bool) -> Result:
     failed: list[Attempt] = []
     tried: list[tuple[Source, Trial, Attempt]] = []
     candidate: Source | None = source
+    if forced and source.plain is not None and forced not in source.modes:
+        candidate = source.plain
     while candidate is not None:
         trial = Trial(candidate)
         for attempt in attempts(candidate, trial, forced):
@@ -408,6 +410,13 @@ def check(source: Source, forced: str | None, allow_different: bool) -> Result:
         usable = [t for t in tried if t[2].module is not None and t[2].cases]
         usable = [t for t in usable if t[2].cases[-1].outcome == "differs"]
     if not usable:
+        own = shapes(source)[0]
+        answer = source.inputs or source.layout == "list" or trial.eager(own, trial.inputs(*own))
+        if isinstance(answer, Exception):
+            raise SystemExit(
+                f"{source.architecture}: eager Python itself fails at {own[1]}x{own[2]}: "
+                f"{first_line(answer)}"
+            )
         reasons = [f"{a.mode}: {a.error}" for _, _, a in tried]
         hint = ""
         if any(a.cases and a.cases[-1].outcome == "differs" for _, _, a in tried):
@@ -425,8 +434,10 @@ def check(source: Source, forced: str | None, allow_different: bool) -> Result:
     if chosen.layout == "list":
         result.dynamic, result.multiple_of = True, 1
     elif not chosen.inputs:
-        others = [c for c in attempt.cases if (c.height, c.width) != chosen.size]
-        result.dynamic = bool(others) and all(c.good for c in others if c.batch == 1)
+        # A smaller one may be too small for eager Python itself.
+        larger = [c for c in attempt.cases if c.height * c.width > chosen.size[0] * chosen.size[1]]
+        result.dynamic = bool(larger) and all(c.good for c in larger if c.batch == 1)
+        result.dynamic = result.dynamic and not any(c.batch == 1 for c in attempt.lost)
         if result.dynamic:
             result.multiple_of = divisor(chosen, trial, attempt)
         else:

@@ -48,7 +48,12 @@ SEGMENTERS = ("segformer", "dpt", "upernet")
 # Plain ViTs, whose files get the methods of the reference model.
 PLAIN_VITS = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_msn", "ijepa")
 # Image processors of models that transformers names none for.
-PROCESSORS = {"dinov2_with_registers": "BitImageProcessor", "ijepa": "ViTImageProcessor"}
+PROCESSORS = {
+    "dinov2_with_registers": "BitImageProcessor",
+    "ijepa": "ViTImageProcessor",
+    "dab-detr": "ConditionalDetrImageProcessor",
+    "table-transformer": "DetrImageProcessor",
+}
 
 
 class Answer(nn.Module):
@@ -499,7 +504,7 @@ def give_methods(source: Source, model: nn.Module, config: Any) -> None:
         return torch.jit.script(vit.eval())
 
     plain = Source(**{**vars(source)})
-    plain.notes = [*source.notes, "forward alone: the parts of this ViT do not trace"]
+    plain.notes = [*source.notes, "forward alone, without the methods of a ViT"]
     source.plain, source.build, source.modes = plain, build, ("parts",)
     source.methods = True
     source.multiple_of = patch[0]

@@ -122,7 +122,7 @@ def wrap(source: Source, model: TimmModel) -> None:
     """Gives a plain ViT the methods of the reference model. TypeError for others."""
     wrapper = TimmVisionTransformer(model)
     plain = Source(**{**vars(source)})
-    plain.notes = ["forward alone: the methods of a ViT cannot be had of this model"]
+    plain.notes = ["forward alone, without the methods of a ViT"]
     source.plain = plain
     source.model, source.eager = wrapper, timm_forward(model)
     source.methods, source.modes = True, ("script",)
