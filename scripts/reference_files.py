@@ -399,12 +399,13 @@ def apply_weights(model: nn.Module, args: argparse.Namespace) -> None:
 
 
 def read_labels(args: argparse.Namespace, count: int, default: list[str]) -> list[str]:
-    """Labels from --labels (a text file, one a line, or a JSON list), else the default."""
+    """Labels from --labels (a text file, one a line, or a JSON list), else the default. A
+    count of 0 is not known."""
     if args.labels is None:
         return default
     text = Path(args.labels).read_text(encoding="utf-8")
     labels = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
-    if len(labels) != count:
+    if count and len(labels) != count:
         raise SystemExit(f"{args.labels}: got {len(labels)} labels, want {count}")
     return [str(label) for label in labels]
 

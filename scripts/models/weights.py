@@ -129,6 +129,8 @@ def seed_weights(model: nn.Module, seed: int, gain: float = 1.0) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             leaf = name.split(".")[-1]
+            if parameter.numel() == 0:
+                continue
             if "token" in leaf or leaf in POSITIONS:
                 parameter.copy_(normal(parameter.shape, 0.5))
             elif leaf == "gamma":  # layer scale

@@ -186,5 +186,5 @@ def recognise(args: argparse.Namespace, answer: Any) -> tuple[str, int]:
         "set_prediction_sigmoid": lambda: arrays[0].shape[2],
         "yolo": lambda: arrays[0].shape[1] - 4,
     }
-    found = classes[kind]() if kind in classes else (args.num_classes or 1)
+    found = classes[kind]() if kind in classes else (args.num_classes or 0)
     return kind, int(args.num_classes or found)

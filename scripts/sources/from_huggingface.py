@@ -53,7 +53,13 @@ PROCESSORS = {
     "ijepa": "ViTImageProcessor",
     "dab-detr": "ConditionalDetrImageProcessor",
     "table-transformer": "DetrImageProcessor",
+    "rt_detr_v2": "RTDetrImageProcessor",
+    "d_fine": "RTDetrImageProcessor",
 }
+
+
+# Processors whose arithmetic a preprocess of torchvit.json does not have.
+FLOAT_RESIZERS = ("DINOv3", "RfDetr")
 
 
 class Answer(nn.Module):
@@ -120,6 +126,8 @@ def load(name: str, args: argparse.Namespace) -> Source:
             return pixels.flip(0) if flip else pixels
 
         source.processor = prepare
+        if type(processor).__name__.startswith(FLOAT_RESIZERS):
+            source.notes.append("the library's own processor divides by 255 before it resizes")
     else:
         source.notes.append("no image processor is known: ImageNet's mean and standard deviation")
     if task == "classification" and config.model_type in PLAIN_VITS and not args.fixed_size:
