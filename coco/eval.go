@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 )
 
+// ErrOption says that an option is out of its range.
+var ErrOption = errors.New("bad option")
+
 // IoUType says what of a detection and an object is laid over each other.
 type IoUType uint8
 
@@ -123,7 +126,7 @@ func linspace(start, stop float64, n int) []float64 {
 // complete fills in COCO's values and checks the rest.
 func (o EvalOptions) complete(gt *Dataset, x index) (EvalOptions, error) {
 	if o.Type > Segm {
-		return o, fmt.Errorf("coco: got type %v, want bbox or segm", o.Type)
+		return o, fmt.Errorf("%w: got type %v, want bbox or segm", ErrOption, o.Type)
 	}
 	if o.IoUThresholds == nil {
 		o.IoUThresholds = linspace(.5, .95, 10)
@@ -140,21 +143,21 @@ func (o EvalOptions) complete(gt *Dataset, x index) (EvalOptions, error) {
 	for name, list := range map[string][]float64{"IoU": o.IoUThresholds, "recall": o.RecallThresholds} {
 		for _, v := range list {
 			if !(v >= 0 && v <= 1) {
-				return o, fmt.Errorf("coco: got %s threshold %v, want 0 to 1", name, v)
+				return o, fmt.Errorf("%w: got %s threshold %v, want 0 to 1", ErrOption, name, v)
 			}
 		}
 	}
 	for _, a := range o.Areas {
 		if !(a.Min <= a.Max) {
-			return o, fmt.Errorf("coco: got area %q from %v to %v", a.Name, a.Min, a.Max)
+			return o, fmt.Errorf("%w: got area %q from %v to %v", ErrOption, a.Name, a.Min, a.Max)
 		}
 	}
 	if len(o.IoUThresholds) == 0 || len(o.RecallThresholds) == 0 || len(o.Areas) == 0 || len(o.MaxDetections) == 0 {
-		return o, errors.New("coco: got an empty list of thresholds, areas or numbers of detections, want nil or some")
+		return o, fmt.Errorf("%w: got an empty list of thresholds, areas or numbers of detections, want nil or some", ErrOption)
 	}
 	o.MaxDetections = slices.Sorted(slices.Values(o.MaxDetections))
 	if o.MaxDetections[0] < 1 {
-		return o, fmt.Errorf("coco: got at most %d detections, want 1 or more", o.MaxDetections[0])
+		return o, fmt.Errorf("%w: got at most %d detections, want 1 or more", ErrOption, o.MaxDetections[0])
 	}
 
 	ids := func(name string, ids []int64, all map[int64]int) ([]int64, error) {
@@ -189,7 +192,7 @@ func (o EvalOptions) complete(gt *Dataset, x index) (EvalOptions, error) {
 //
 // The error is [ErrData] for ground truth or results that are not valid, which it names, and for results of
 // images that the ground truth does not have; [ErrRLE] comes with it where masks are needed and one is
-// broken or not of its image's size.
+// broken or not of its image's size. [ErrOption] is for the options.
 func Evaluate(gt *Dataset, dt []Result, options EvalOptions) (*EvalResult, error) {
 	x, err := gt.index()
 	if err != nil {

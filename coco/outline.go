@@ -91,8 +91,12 @@ func (r RLE) borders() (*borders, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
+	intervals := r.intervals(nil)
+	if len(intervals) == 0 { // where one side is 0 the other may be anything below 1<<32
+		return &borders{}, nil
+	}
 	b := &borders{start: make([]int, 1, r.Width+1), holes: map[int][]int{}}
-	for _, set := range r.intervals(nil) {
+	for _, set := range intervals {
 		for at, end := int(set.start), int(set.end); at < end; {
 			x, y := at/r.Height, at%r.Height
 			n := min(end-at, r.Height-y)

@@ -148,6 +148,9 @@ func Encode[T uint8 | bool](mask []T, height, width int) (RLE, error) {
 	if len(mask) != int(n) {
 		return RLE{}, fmt.Errorf("%w: got a mask of %d pixels, want %d for size [%d %d]", ErrRLE, len(mask), n, height, width)
 	}
+	if n == 0 { // the other side may be anything below 1<<32
+		return RLE{Height: height, Width: width, Counts: []uint32{0}}, nil
+	}
 	// Rows are packed to bits in the order they lie in memory. Blocks of 64 x 64 bits are then turned, so
 	// that columns are read 64 pixels at a time too.
 	words := (width + 63) / 64
@@ -325,6 +328,9 @@ var spread = func() (table [256]uint64) {
 
 // decode sets pixels of a mask that is all 0.
 func (r RLE) decode(mask []uint8) {
+	if len(mask) == 0 { // the other side may be anything below 1<<32
+		return
+	}
 	height, width := r.Height, r.Width
 	words, tiles := (width+63)/64, (height+63)/64
 	rows := make([]uint64, height*words)

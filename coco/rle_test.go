@@ -368,13 +368,25 @@ func TestRLEKnownAnswers(t *testing.T) {
 	require.NoError(t, json.Unmarshal(text, &back))
 	assert.Equal(t, m, back)
 
-	for _, empty := range []RLE{{}, {Height: 3}, {Width: 2, Counts: []uint32{0}}, {Height: 2, Width: 2, Counts: []uint32{4}}} {
+	for _, empty := range []RLE{
+		{},
+		{Height: 3},
+		{Width: 2, Counts: []uint32{0}},
+		{Height: 2, Width: 2, Counts: []uint32{4}},
+		{Height: math.MaxUint32}, // takes no memory either
+		{Width: math.MaxUint32},
+	} {
 		require.NoError(t, empty.Validate())
 		assert.Zero(t, empty.Area())
 		assert.Equal(t, Box{}, empty.Box())
 		polygons, err := empty.Polygons()
 		require.NoError(t, err)
 		assert.Empty(t, polygons)
+		mask, err := empty.Decode()
+		require.NoError(t, err)
+		again, err := Encode(mask, empty.Height, empty.Width)
+		require.NoError(t, err)
+		assert.True(t, again.Equal(empty))
 	}
 	// Runs without pixels do not matter.
 	a := RLE{Height: 2, Width: 4, Counts: []uint32{1, 2, 0, 3, 2}}

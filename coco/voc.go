@@ -45,14 +45,14 @@ type VOCResult struct {
 // detection before it took the object, is left out where the object is difficult, and is wrong else. The
 // mean over classes is VOC's mAP.
 //
-// The error is [ErrData] for numbers that are not finite.
+// The error is [ErrData] for numbers that are not finite, and [ErrOption].
 func VOCAveragePrecision(objects []VOCObject, detections []VOCDetection, options VOCOptions) (VOCResult, error) {
 	threshold := options.IoUThreshold
 	if threshold == 0 {
 		threshold = 0.5
 	}
 	if !(threshold > 0 && threshold <= 1) {
-		return VOCResult{}, fmt.Errorf("coco: got IoU threshold %v, want 0 to 1", threshold)
+		return VOCResult{}, fmt.Errorf("%w: got IoU threshold %v, want 0 to 1", ErrOption, threshold)
 	}
 	r := VOCResult{AP: math.NaN()}
 	ofImage := map[int64][]int{}

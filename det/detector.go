@@ -1,6 +1,7 @@
 package det
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -182,8 +183,11 @@ func (p photos) one(i int) (one photos, release func(), err error) {
 }
 
 // pass runs forward once and decodes its answer. wanted tells for a kind of output what of the answer of
-// photos from to from+n-1 is wanted.
+// photos from to from+n-1 is wanted. Without photos nothing runs, and the kind is nil.
 func (d *Detector) pass(ctx context.Context, in photos, wanted func(k *kind, from, n int) request) ([]*Output, *kind, error) {
+	if in.len() == 0 {
+		return nil, nil, nil
+	}
 	if d.alone.Load() && in.len() > 1 {
 		return d.eachAlone(ctx, in, wanted)
 	}
@@ -275,7 +279,7 @@ func (d *Detector) Detect(ctx context.Context, o DetectOptions, images ...transf
 		return nil, err
 	}
 	list := d.Metadata().Layout() == vit.LayoutList
-	limit := 0
+	limit := o.MaxBatch
 	if list {
 		limit = 1
 	}
@@ -306,17 +310,17 @@ func (d *Detector) Detect(ctx context.Context, o DetectOptions, images ...transf
 		i := in.Index[0]
 		pixels[i], geometry[i], index[i] = photo, in.Geometry[0], i
 	}
-	if err := d.detect(ctx, f, photos{list: pixels}, geometry, index, answers); err != nil {
-		return nil, err
+	for from, step := 0, cmp.Or(o.MaxBatch, len(images)); from < len(images); from += step {
+		to := min(from+step, len(images))
+		if err := d.detect(ctx, f, photos{list: pixels[from:to]}, geometry[from:to], index[from:to], answers); err != nil {
+			return nil, err
+		}
 	}
 	return answers, nil
 }
 
 // detect runs one pass and puts what it finds in photo i to answers[index[i]].
 func (d *Detector) detect(ctx context.Context, f *filter, in photos, geometry []transforms.Geometry, index []int, answers [][]Detection) error {
-	if in.len() == 0 {
-		return nil
-	}
 	outputs, k, err := d.pass(ctx, in, func(k *kind, from, n int) request {
 		s := f.settings(k)
 		r := request{floor: s.floor, multiLabel: f.o.MultiLabel, topK: f.o.TopK}
@@ -325,7 +329,7 @@ func (d *Detector) detect(ctx context.Context, f *filter, in photos, geometry []
 		}
 		return r
 	})
-	if err != nil {
+	if err != nil || k == nil {
 		return err
 	}
 	defer closeOutputs(outputs)

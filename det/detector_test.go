@@ -140,6 +140,36 @@ func TestEveryFormOfTorchvisionsAnswer(t *testing.T) {
 	}
 }
 
+// TestLists: a list layout takes all photos in one pass, at most MaxBatch; no photos are none.
+func TestLists(t *testing.T) {
+	var passes []int
+	d, f := detector(t, func(arg any) (any, error) {
+		list := arg.([]*torch.Tensor)
+		passes = append(passes, len(list))
+		var answer torch.List
+		for _, x := range list {
+			answer = append(answer, objects(t, 2, float32(x.Size(2))))
+		}
+		return answer, nil
+	}, func(m *vit.Metadata) { m.Output.Kind = vit.OutputDetections })
+	names := []string{"coffee.jpg", "tiny.png", "astronaut.jpg"}
+	want, err := d.Detect(t.Context(), det.DetectOptions{}, photos(t, names...)...)
+	require.NoError(t, err)
+	require.Equal(t, float32(512), want[2][0].Box.X1)
+	got, err := d.Detect(t.Context(), det.DetectOptions{MaxBatch: 2}, photos(t, names...)...)
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+	assert.Equal(t, []int{3, 2, 1}, passes)
+
+	none, err := d.Detect(t.Context(), det.DetectOptions{})
+	require.NoError(t, err)
+	assert.Empty(t, none)
+	outputs, err := d.Forward(t.Context(), nil)
+	require.NoError(t, err)
+	assert.Empty(t, outputs)
+	assert.Equal(t, 3, f.calls)
+}
+
 // TestMixedSizes: a batch layout groups photos by shape, and the answers come in the order of the photos.
 func TestMixedSizes(t *testing.T) {
 	var shapes [][]int64
@@ -170,6 +200,12 @@ func TestMixedSizes(t *testing.T) {
 		assert.InDelta(t, heights[i], list[0].Box.Height(), 1e-3, names[i])
 		assert.Equal(t, "class 0", list[0].Label)
 	}
+
+	shapes = nil
+	one, err := d.Detect(t.Context(), det.DetectOptions{MaxBatch: 1}, photos(t, names...)...)
+	require.NoError(t, err)
+	assert.Len(t, shapes, 4)
+	assert.Equal(t, found[:2], one[:2]) // the fake tells places in a batch apart
 
 	// Forward does the same with tensors, and gives every query.
 	var images []*torch.Tensor
@@ -309,6 +345,7 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		o    det.DetectOptions
 		want string
 	}{
+		{det.DetectOptions{MaxBatch: -1}, "batch: got -1"},
 		{det.DetectOptions{Threshold: 1.5}, "threshold: got 1.5, want at most 1"},
 		{det.DetectOptions{Threshold: float32(nan)}, "threshold: got NaN"},
 		{det.DetectOptions{ClassThresholds: map[string]float32{"cat": -1}}, "threshold of cat: got -1, want 0 to 1"},

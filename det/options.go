@@ -34,6 +34,8 @@ const (
 // In order: of each candidate the best class (MultiLabel: every class), threshold, class filter,
 // suppression, at most MaxDetections.
 type DetectOptions struct {
+	// MaxBatch is how many photos run at once; 0 does not limit them.
+	MaxBatch int
 	// Threshold, 0 to 1, drops what has a lower score; 0 is the file's thresholds.score, else 0.5, of the
 	// YOLO kinds 0.25. Below 0 nothing is dropped. A score that equals it stays for OutputDetections and goes
 	// for the other kinds, as transformers and ultralytics have it.
@@ -112,6 +114,9 @@ func (o *DetectOptions) validate() error {
 			return nil
 		}
 		return fmt.Errorf("%s: got %v, want 0 to 1", what, v)
+	}
+	if o.MaxBatch < 0 {
+		return fmt.Errorf("batch: got %d photos, want 1 or more, or 0 for no limit", o.MaxBatch)
 	}
 	if !(o.Threshold <= 1) {
 		return fmt.Errorf("threshold: got %v, want at most 1", o.Threshold)

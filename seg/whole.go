@@ -18,6 +18,9 @@ func WholePhoto(m *vit.Metadata) *vit.Metadata {
 		}
 		size = m.Preprocess.Resize.Size
 	}
+	if len(size) == 0 { // not valid; vit.Load says so
+		return m
+	}
 	whole := *m
 	whole.Preprocess.Crop = transforms.CropSpec{Rule: transforms.CropNone}
 	height, width := size[0], size[len(size)-1]

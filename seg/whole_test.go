@@ -44,5 +44,7 @@ func TestWholePhoto(t *testing.T) {
 		assert.NotSame(t, c.meta, whole)
 		assert.Same(t, whole, seg.WholePhoto(whole), "already whole")
 	}
+	noSize := &vit.Metadata{Preprocess: transforms.Spec{Crop: transforms.CropSpec{Rule: transforms.CropCenter}}}
+	assert.Same(t, noSize, seg.WholePhoto(noSize))
 	assert.Equal(t, transforms.CropCenter, classifier.Preprocess.Crop.Rule, "the original stays as it is")
 }

@@ -1,10 +1,8 @@
 package vit
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/transforms"
@@ -137,12 +135,7 @@ func (v *VisionTransformer) TopK(ctx context.Context, logits *torch.Tensor, k in
 	answers := make([][]Class, shape[0])
 	for b := range answers {
 		row := values[b*n : (b+1)*n]
-		order := make([]int, n)
-		for i := range order {
-			order[i] = i
-		}
-		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(row[j], row[i]) })
-		for _, i := range order[:min(k, n)] {
+		for _, i := range Rank(row, k) {
 			answers[b] = append(answers[b], Class{Index: i, Label: v.Label(i), Score: row[i]})
 		}
 	}
