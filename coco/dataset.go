@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/torchvit/torchvit/internal/whole"
 )
 
 // ErrData says that ground truth or results are not what COCO's formats ask for. Its text names the entry.
@@ -438,15 +440,7 @@ func unexpected(err error) error {
 
 // WriteDatasetFile writes a file as [WriteDataset] does, whole or not at all.
 func WriteDatasetFile(path string, d *Dataset) error {
-	f, err := createWhole(path)
-	if err != nil {
-		return err
-	}
-	defer f.abort()
-	if err := WriteDataset(f, d); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return f.commit()
+	return whole.Write(path, func(w io.Writer) error { return WriteDataset(w, d) })
 }
 
 // WriteDataset writes COCO's JSON of instances. Masks of crowds are written as lists of counts, as COCO's

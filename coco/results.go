@@ -9,6 +9,8 @@ import (
 	"iter"
 	"math"
 	"os"
+
+	"github.com/torchvit/torchvit/internal/whole"
 )
 
 // Result is one detection, an entry of COCO's results JSON: {"image_id", "category_id", "score", "bbox":
@@ -170,7 +172,8 @@ func (r Result) MarshalJSON() ([]byte, error) { return r.AppendJSON(nil) }
 // ResultFile is a file of results under way: [CreateResults], [ResultFile.Write] for each, and
 // [ResultFile.Close], which puts the file in its place. It is not for several goroutines at once.
 type ResultFile struct {
-	file  *wholeFile
+	path  string
+	file  *whole.File
 	n     int
 	first *Result
 	line  []byte
@@ -180,11 +183,11 @@ type ResultFile struct {
 // CreateResults starts a file of results. What stands at path stays until Close: the file is written whole
 // or not at all. Call [ResultFile.Abort] (deferred, say) so that nothing is left where Close is not reached.
 func CreateResults(path string) (*ResultFile, error) {
-	f, err := createWhole(path)
+	f, err := whole.Create(path)
 	if err != nil {
 		return nil, err
 	}
-	return &ResultFile{file: f}, nil
+	return &ResultFile{path: path, file: f}, nil
 }
 
 // Write adds one result. The error is [ErrData] for one that is not valid, which names it and leaves it
@@ -193,8 +196,8 @@ func (f *ResultFile) Write(r Result) error {
 	if f.err != nil {
 		return f.err
 	}
-	if f.file.f == nil {
-		return fmt.Errorf("write %s: %w", f.file.path, os.ErrClosed)
+	if f.file.Done() {
+		return fmt.Errorf("write %s: %w", f.path, os.ErrClosed)
 	}
 	separator := ",\n"
 	if f.first == nil {
@@ -209,7 +212,7 @@ func (f *ResultFile) Write(r Result) error {
 		if f.n == 0 {
 			f.first = nil
 		}
-		return fmt.Errorf("write %s: result %d: %w", f.file.path, f.n, err)
+		return fmt.Errorf("write %s: result %d: %w", f.path, f.n, err)
 	}
 	f.line = line
 	f.n++
@@ -232,11 +235,11 @@ func (f *ResultFile) Close() error {
 		f.Abort()
 		return err
 	}
-	return f.file.commit()
+	return f.file.Commit()
 }
 
 // Abort drops the file; what stood at its path still does. After Close it does nothing.
-func (f *ResultFile) Abort() { f.file.abort() }
+func (f *ResultFile) Abort() { f.file.Abort() }
 
 // WriteResultsFile writes a file of results, whole or not at all. The errors are those of
 // [ResultFile.Write] and [ResultFile.Close].

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/whole"
 )
 
 // VOCOptions say how Pascal VOC's XML is written. The zero value works.
@@ -23,7 +23,7 @@ func WriteVOC(path string, img Image, o VOCOptions) error {
 	if err := checkVOC(img); err != nil {
 		return &Error{Path: path, Err: err}
 	}
-	return annotate.WriteFile(path, func(w io.Writer) error { return EncodeVOC(w, img, o) })
+	return whole.Write(path, func(w io.Writer) error { return EncodeVOC(w, img, o) })
 }
 
 func checkVOC(img Image) error {
@@ -132,7 +132,7 @@ func WriteYOLO(path string, img Image, o YOLOOptions) error {
 	if err := checkYOLO(img); err != nil {
 		return &Error{Path: path, Err: err}
 	}
-	return annotate.WriteFile(path, func(w io.Writer) error { return EncodeYOLO(w, img, o) })
+	return whole.Write(path, func(w io.Writer) error { return EncodeYOLO(w, img, o) })
 }
 
 func checkYOLO(img Image) error {

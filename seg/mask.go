@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/whole"
 )
 
 // ErrSize says that sizes do not agree: of a class map and its pixels, or of a
@@ -97,5 +98,5 @@ func (m *ClassMap) EncodePNG(w io.Writer, p Palette) error {
 // WritePNG writes the class map to the file path, as EncodePNG does, whole or not
 // at all.
 func (m *ClassMap) WritePNG(path string, p Palette) error {
-	return annotate.WriteFile(path, func(w io.Writer) error { return m.EncodePNG(w, p) })
+	return whole.Write(path, func(w io.Writer) error { return m.EncodePNG(w, p) })
 }

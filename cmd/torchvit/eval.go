@@ -20,6 +20,7 @@ import (
 
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/whole"
 	"github.com/torchvit/torchvit/transforms"
 	"github.com/torchvit/torchvit/vit"
 )
@@ -370,11 +371,11 @@ func (r *evalReport) write(dir string, e evaluation) ([]string, error) {
 		return files, err
 	}
 	classes, results := filepath.Join(dir, "classes.csv"), filepath.Join(dir, "results.json")
-	if err := annotate.WriteFile(classes, r.writeClasses); err != nil {
+	if err := whole.Write(classes, r.writeClasses); err != nil {
 		return files, err
 	}
 	files = append(files, classes)
-	if err := annotate.WriteFile(results, func(w io.Writer) error { return printLine(w, r) }); err != nil {
+	if err := whole.Write(results, func(w io.Writer) error { return printLine(w, r) }); err != nil {
 		return files, err
 	}
 	return append(files, results), nil
@@ -468,7 +469,7 @@ func writeConfusion(dir, title string, m *vit.ConfusionMatrix, labels []string) 
 	if err := annotate.WriteImage(picture, img); err != nil {
 		return nil, err
 	}
-	if err := annotate.WriteFile(table, func(w io.Writer) error { return m.WriteCSV(w, labels) }); err != nil {
+	if err := whole.Write(table, func(w io.Writer) error { return m.WriteCSV(w, labels) }); err != nil {
 		return []string{picture}, err
 	}
 	return []string{picture, table}, nil

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/whole"
 	"github.com/torchvit/torchvit/transforms"
 )
 
@@ -162,7 +163,7 @@ func (p *pictures) image(photo, suffix string, img image.Image) (string, error) 
 			return transforms.EncodeJPEG(context.Background(), w, img, annotate.JPEGQuality)
 		}
 	}
-	if err := annotate.WriteFile(path, write); err != nil {
+	if err := whole.Write(path, write); err != nil {
 		return "", fmt.Errorf("--out: %w", err)
 	}
 	return path, nil

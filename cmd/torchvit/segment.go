@@ -16,6 +16,7 @@ import (
 
 	"github.com/torchvit/torchvit/coco"
 	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/whole"
 	"github.com/torchvit/torchvit/seg"
 	"github.com/torchvit/torchvit/transforms"
 	"github.com/torchvit/torchvit/vit"
@@ -340,7 +341,7 @@ func (a *app) segment(ctx context.Context, path string, photos []string, f *segm
 						continue
 					}
 					file := pics.path(path, fmt.Sprintf(".%d%s.png", s.Class, fileName(s.Label)))
-					if err := annotate.WriteFile(file, func(w io.Writer) error { return annotate.EncodePNG(w, maskImage(m, s.Class)) }); err != nil {
+					if err := whole.Write(file, func(w io.Writer) error { return annotate.EncodePNG(w, maskImage(m, s.Class)) }); err != nil {
 						return found{}, fmt.Errorf("--out: %w", err)
 					}
 					masks[s.Class] = file

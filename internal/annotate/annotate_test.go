@@ -7,8 +7,6 @@ import (
 	"image/color"
 	"image/jpeg"
 	"image/png"
-	"io"
-	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -311,44 +309,6 @@ func TestSheetHoldsEveryTile(t *testing.T) {
 			assert.Equal(t, 60*40, counts[Distinct(i)], "tile %d of %d", i, n)
 		}
 	}
-}
-
-func TestWriteFileIsWholeOrNotAtAll(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "a.txt")
-	say := func(s string) func(io.Writer) error {
-		return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
-	}
-	require.NoError(t, WriteFile(path, say("first")))
-	require.NoError(t, os.Chmod(path, 0o640))
-
-	boom := errors.New("boom")
-	err := WriteFile(path, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return boom })
-	require.ErrorIs(t, err, boom)
-	assert.Equal(t, "first", read(t, path))
-
-	require.NoError(t, WriteFile(path, say("second")))
-	assert.Equal(t, "second", read(t, path))
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	assert.Equal(t, fs.FileMode(0o640), info.Mode().Perm())
-
-	link := filepath.Join(dir, "link")
-	require.NoError(t, os.Symlink("a.txt", link))
-	require.NoError(t, WriteFile(link, say("third")))
-	assert.Equal(t, "third", read(t, path))
-	info, err = os.Lstat(link)
-	require.NoError(t, err)
-	assert.Equal(t, fs.ModeSymlink, info.Mode().Type())
-
-	require.ErrorIs(t, WriteFile(filepath.Join(dir, "none", "a"), say("x")), fs.ErrNotExist)
-	require.Error(t, WriteFile(dir, say("x")))
-	require.NoError(t, WriteFile("/dev/null", say("x")))
-	require.ErrorIs(t, WriteFile("/dev/null", func(io.Writer) error { return boom }), boom)
-
-	left, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	assert.Len(t, left, 2, "no temporary file is left")
 }
 
 func read(t *testing.T, path string) string {

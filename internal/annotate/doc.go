@@ -7,6 +7,5 @@
 // at 100x80 as well as at 8000x6000. Colours are mixed by tables ([Tint]) and rows are
 // shared out among the processors ([Rows]).
 //
-// [EncodePNG] is a faster image/png. [WriteImage] and [WriteFile] replace a file whole
-// or not at all.
+// [EncodePNG] is a faster image/png, and [WriteImage] writes a file whole or not at all.
 package annotate

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/torchvit/torchvit/internal/whole"
 )
 
 // ErrFormat is wrapped by the errors for input that is not a valid .npy or
@@ -532,5 +534,8 @@ func WriteFile(path string, a *Array) error {
 	if err := a.Validate(); err != nil {
 		return err
 	}
-	return writeWhole(path, func(w io.Writer) error { return Write(w, a) })
+	if err := whole.Write(path, func(w io.Writer) error { return Write(w, a) }); err != nil {
+		return fmt.Errorf("npy: %w", err)
+	}
+	return nil
 }

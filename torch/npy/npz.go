@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/torchvit/torchvit/internal/whole"
 )
 
 const (
@@ -190,5 +192,8 @@ func WriteZipFile(path string, z *Zip) error {
 			return err
 		}
 	}
-	return writeWhole(path, func(w io.Writer) error { return WriteZip(w, z) })
+	if err := whole.Write(path, func(w io.Writer) error { return WriteZip(w, z) }); err != nil {
+		return fmt.Errorf("npy: %w", err)
+	}
+	return nil
 }
