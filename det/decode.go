@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/torchvit/torchvit/internal/sequence"
 	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/vit"
 )
@@ -89,79 +90,33 @@ type request struct {
 // all asks for every candidate.
 func all(*kind, int, int) request { return request{floor: -1} }
 
-// ops runs operators one after the other; after an error the rest does nothing. It owns the results.
-type ops struct {
-	ctx   context.Context
-	scope torch.Scope
-	err   error
-}
+// ops is a sequence of operators with those that decoding needs.
+type ops struct{ sequence.Calls }
 
-func (o *ops) call(name string, args ...any) *torch.Tensor {
-	return o.callWith(torch.CallOptions{}, name, args...)
-}
-
-func (o *ops) callWith(options torch.CallOptions, name string, args ...any) *torch.Tensor {
-	if o.err != nil {
-		return nil
-	}
-	v, err := torch.CallWith(o.ctx, options, name, args...)
-	if o.err = err; err != nil {
-		return nil
-	}
-	o.scope.Track(v)
-	return v.(*torch.Tensor)
-}
-
-// view is call for operators that copy nothing, which need no lane.
-func (o *ops) view(name string, args ...any) *torch.Tensor {
-	return o.callWith(torch.CallOptions{OnCaller: true}, name, args...)
-}
-
-// pair is call for operators that give two tensors.
-func (o *ops) pair(name string, args ...any) (a, b *torch.Tensor) {
-	if o.err != nil {
-		return nil, nil
-	}
-	v, err := torch.Call(o.ctx, name, args...)
-	if o.err = err; err != nil {
-		return nil, nil
-	}
-	o.scope.Track(v)
-	pair := v.(torch.Tuple)
-	return pair[0].(*torch.Tensor), pair[1].(*torch.Tensor)
-}
-
-func (o *ops) cast(t *torch.Tensor, dtype torch.DType) *torch.Tensor {
-	if o.err != nil || t.DType() == dtype {
-		return t
-	}
-	t, o.err = torch.Own(&o.scope)(t.CastTo(dtype))
-	return t
-}
+func newOps(ctx context.Context) *ops { return &ops{sequence.Calls{Ctx: ctx}} }
 
 func (o *ops) cpu(t *torch.Tensor) *torch.Tensor {
-	if o.err != nil || !t.Device().IsCUDA() {
+	if o.Err != nil || !t.Device().IsCUDA() {
 		return t
 	}
-	t, o.err = torch.Own(&o.scope)(t.To(torch.CPU))
-	return t
+	return o.Own(t.To(torch.CPU))
 }
 
 // slice is t[..., from:to] of a dimension.
 func (o *ops) slice(t *torch.Tensor, dim, from, to int) *torch.Tensor {
-	return o.view("aten::slice.Tensor", t, dim, from, to, 1)
+	return o.View("aten::slice.Tensor", t, dim, from, to, 1)
 }
 
 // corners is transformers' center_to_corners_format and ultralytics' xywh2xyxy: cxcywh to xyxy.
 func (o *ops) corners(boxes *torch.Tensor) *torch.Tensor {
-	boxes = o.cast(boxes, torch.Float32)
+	boxes = o.Cast(boxes, torch.Float32)
 	center := o.slice(boxes, -1, 0, 2)
-	half := o.call("aten::mul.Scalar", o.slice(boxes, -1, 2, 4), 0.5)
-	low, high := o.call("aten::sub.Tensor", center, half), o.call("aten::add.Tensor", center, half)
-	if o.err != nil {
+	half := o.Call("aten::mul.Scalar", o.slice(boxes, -1, 2, 4), 0.5)
+	low, high := o.Call("aten::sub.Tensor", center, half), o.Call("aten::add.Tensor", center, half)
+	if o.Err != nil {
 		return nil
 	}
-	return o.call("aten::cat", []*torch.Tensor{low, high}, -1)
+	return o.Call("aten::cat", []*torch.Tensor{low, high}, -1)
 }
 
 // output makes one that outlives o and the answer.
@@ -176,14 +131,14 @@ func (o *ops) output(boxes, labels, scores, masks *torch.Tensor) *Output {
 		{&out.Labels, labels, torch.Int64},
 		{&out.Scores, scores, torch.Float32},
 	} {
-		if o.err == nil {
-			*part.place, o.err = part.t.CastTo(part.dtype)
+		if o.Err == nil {
+			*part.place, o.Err = part.t.CastTo(part.dtype)
 		}
 	}
-	if o.err == nil && masks != nil {
-		out.Masks, o.err = masks.Alias()
+	if o.Err == nil && masks != nil {
+		out.Masks, o.Err = masks.Alias()
 	}
-	if o.err != nil {
+	if o.Err != nil {
 		out.Close()
 		return nil
 	}
@@ -192,16 +147,16 @@ func (o *ops) output(boxes, labels, scores, masks *torch.Tensor) *Output {
 
 // each makes the output of every photo of a batch.
 func (r *request) each(ctx context.Context, whole func(o *ops), photo func(o *ops, b int) *Output) ([]*Output, error) {
-	o := &ops{ctx: ctx}
-	defer o.scope.Close()
+	o := newOps(ctx)
+	defer o.Close()
 	whole(o)
 	outputs := make([]*Output, r.n)
 	for b := range outputs {
 		outputs[b] = photo(o, b)
 	}
-	if o.err != nil {
+	if o.Err != nil {
 		closeOutputs(outputs)
-		return nil, o.err
+		return nil, o.Err
 	}
 	return outputs, nil
 }
@@ -269,20 +224,19 @@ func (o *ops) onTargets(boxes *torch.Tensor, r *request) *torch.Tensor {
 		}
 		sides = append(sides, w, h, w, h)
 	}
-	return o.call("aten::mul.Tensor", boxes, o.constant(sides, boxes, int64(r.n), 1, 4))
+	return o.Call("aten::mul.Tensor", boxes, o.constant(sides, boxes, int64(r.n), 1, 4))
 }
 
 // constant is a tensor of numbers on the device of like.
 func (o *ops) constant(values []float32, like *torch.Tensor, shape ...int64) *torch.Tensor {
-	if o.err != nil {
+	if o.Err != nil {
 		return nil
 	}
-	t, err := torch.Own(&o.scope)(torch.NewTensor(values, shape...))
-	if err == nil {
-		t, err = torch.Own(&o.scope)(t.To(like.Device()))
+	t := o.Own(torch.NewTensor(values, shape...))
+	if o.Err != nil {
+		return nil
 	}
-	o.err = err
-	return t
+	return o.Own(t.To(like.Device()))
 }
 
 // setPrediction is transformers' post_process_object_detection of DETR and YOLOS.
@@ -292,15 +246,15 @@ func setPrediction(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*
 	}
 	var boxes, scores, labels *torch.Tensor
 	return r.each(ctx, func(o *ops) {
-		probabilities := o.call("aten::softmax.int", o.cast(leaves[0], torch.Float32), -1, nil)
-		scores, labels = o.pair("aten::max.dim", o.slice(probabilities, -1, 0, -1), -1, false)
+		probabilities := o.Call("aten::softmax.int", o.Cast(leaves[0], torch.Float32), -1, nil)
+		scores, labels = o.Pair("aten::max.dim", o.slice(probabilities, -1, 0, -1), -1, false)
 		boxes = o.onTargets(o.corners(leaves[1]), r)
 	}, func(o *ops, b int) *Output {
 		return o.output(o.row(boxes, b), o.row(labels, b), o.row(scores, b), nil)
 	})
 }
 
-func (o *ops) row(t *torch.Tensor, b int) *torch.Tensor { return o.view("aten::select.int", t, 0, b) }
+func (o *ops) row(t *torch.Tensor, b int) *torch.Tensor { return o.View("aten::select.int", t, 0, b) }
 
 // setPredictionSigmoid is transformers' post_process_object_detection of Deformable DETR and RT-DETR.
 func setPredictionSigmoid(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*Output, error) {
@@ -314,12 +268,12 @@ func setPredictionSigmoid(ctx context.Context, leaves []*torch.Tensor, r *reques
 	}
 	var boxes, scores, labels *torch.Tensor
 	return r.each(ctx, func(o *ops) {
-		probabilities := o.call("aten::flatten.using_ints", o.call("aten::sigmoid", o.cast(leaves[0], torch.Float32)), 1, -1)
+		probabilities := o.Call("aten::flatten.using_ints", o.Call("aten::sigmoid", o.Cast(leaves[0], torch.Float32)), 1, -1)
 		var index *torch.Tensor
-		scores, index = o.pair("aten::topk", probabilities, k, 1)
-		labels = o.call("aten::remainder.Scalar", index, classes)
-		query := o.view("aten::unsqueeze", o.call("aten::floor_divide.Scalar", index, classes), -1)
-		boxes = o.call("aten::gather", o.corners(leaves[1]), 1, o.view("aten::expand", query, []int64{-1, -1, 4}))
+		scores, index = o.Pair("aten::topk", probabilities, k, 1)
+		labels = o.Call("aten::remainder.Scalar", index, classes)
+		query := o.View("aten::unsqueeze", o.Call("aten::floor_divide.Scalar", index, classes), -1)
+		boxes = o.Call("aten::gather", o.corners(leaves[1]), 1, o.View("aten::expand", query, []int64{-1, -1, 4}))
 		boxes = o.onTargets(boxes, r)
 	}, func(o *ops, b int) *Output {
 		return o.output(o.row(boxes, b), o.row(labels, b), o.row(scores, b), nil)
@@ -330,22 +284,22 @@ func setPredictionSigmoid(ctx context.Context, leaves []*torch.Tensor, r *reques
 // or with multiLabel of every class, as ultralytics' non_max_suppression. Scores below r.floor are left out.
 func (o *ops) wanted(boxes, classes *torch.Tensor, r *request) *Output {
 	if r.floor >= 0 { // most are below it, and finding the best class of all costs more than this
-		best := o.call("aten::amax", classes, []int{1})
-		places := o.places(o.call("aten::ge.Scalar", best, r.floor), 0)
-		boxes, classes = o.call("aten::index_select", boxes, 0, places), o.call("aten::index_select", classes, 0, places)
+		best := o.Call("aten::amax", classes, []int{1})
+		places := o.places(o.Call("aten::ge.Scalar", best, r.floor), 0)
+		boxes, classes = o.Call("aten::index_select", boxes, 0, places), o.Call("aten::index_select", classes, 0, places)
 	}
 	if r.multiLabel && r.floor >= 0 {
-		reach := o.call("aten::ge.Scalar", classes, r.floor)
-		boxes = o.call("aten::index_select", boxes, 0, o.places(reach, 0))
-		return o.output(o.corners(boxes), o.places(reach, 1), o.call("aten::masked_select", classes, reach), nil)
+		reach := o.Call("aten::ge.Scalar", classes, r.floor)
+		boxes = o.Call("aten::index_select", boxes, 0, o.places(reach, 0))
+		return o.output(o.corners(boxes), o.places(reach, 1), o.Call("aten::masked_select", classes, reach), nil)
 	}
-	scores, labels := o.pair("aten::max.dim", classes, 1, false)
+	scores, labels := o.Pair("aten::max.dim", classes, 1, false)
 	return o.output(o.corners(boxes), labels, scores, nil)
 }
 
 // places are the indices in one dimension of the elements that are true, row by row.
 func (o *ops) places(mask *torch.Tensor, dim int) *torch.Tensor {
-	return o.view("aten::select.int", o.call("aten::nonzero", mask), 1, dim)
+	return o.View("aten::select.int", o.Call("aten::nonzero", mask), 1, dim)
 }
 
 // yolo reads ultralytics' (B, 4+C, A). Rows after those of the labels, such as the coefficients of masks, are
@@ -360,7 +314,7 @@ func yolo(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*Output, e
 	}
 	var answer *torch.Tensor
 	return r.each(ctx, func(o *ops) {
-		answer = o.view("aten::transpose.int", o.cast(leaves[0], torch.Float32), 1, 2)
+		answer = o.View("aten::transpose.int", o.Cast(leaves[0], torch.Float32), 1, 2)
 	}, func(o *ops, b int) *Output {
 		one := o.row(answer, b) // (A, 4+C)
 		return o.wanted(o.slice(one, 1, 0, 4), o.slice(one, 1, 4, last), r)
@@ -374,7 +328,7 @@ func yoloEnd2End(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*Ou
 	}
 	return r.each(ctx, func(*ops) {}, func(o *ops, b int) *Output {
 		one := o.row(leaves[0], b)
-		column := func(i int) *torch.Tensor { return o.view("aten::select.int", one, 1, i) }
+		column := func(i int) *torch.Tensor { return o.View("aten::select.int", one, 1, i) }
 		return o.output(o.slice(one, 1, 0, 4), column(5), column(4), nil)
 	})
 }
@@ -404,8 +358,8 @@ func yoloGrid(ctx context.Context, leaves []*torch.Tensor, r *request) ([]*Outpu
 			box, score := o.gridLevel(t, r, r.anchors[i], fields)
 			levels, scores = append(levels, box), append(scores, score)
 		}
-		if o.err == nil {
-			boxes, classes = o.call("aten::cat", levels, 1), o.call("aten::cat", scores, 1)
+		if o.Err == nil {
+			boxes, classes = o.Call("aten::cat", levels, 1), o.Call("aten::cat", scores, 1)
 		}
 	}, func(o *ops, b int) *Output {
 		return o.wanted(o.row(boxes, b), o.row(classes, b), r)
@@ -428,18 +382,18 @@ func (o *ops) gridLevel(t *torch.Tensor, r *request, anchors [][2]float64, field
 	}
 	strides := []float32{float32(float64(r.width) / float64(w)), float32(float64(r.height) / float64(h))}
 
-	y := o.cast(t, torch.Float32)
-	y = o.call("aten::reshape", y, []int64{int64(r.n), a, fields, h, w})
-	y = o.call("aten::sigmoid", o.view("aten::permute", y, []int64{0, 1, 3, 4, 2}))
-	center := o.call("aten::sub.Scalar", o.call("aten::mul.Scalar", o.slice(y, -1, 0, 2), 2), 0.5)
-	center = o.call("aten::add.Tensor", center, o.constant(cells, t, 1, 1, h, w, 2))
-	center = o.call("aten::mul.Tensor", center, o.constant(strides, t, 2))
-	size := o.call("aten::pow.Tensor_Scalar", o.call("aten::mul.Scalar", o.slice(y, -1, 2, 4), 2), 2)
-	size = o.call("aten::mul.Tensor", size, o.constant(sides, t, 1, a, 1, 1, 2))
-	score := o.call("aten::mul.Tensor", o.slice(y, -1, 4, 5), o.slice(y, -1, 5, int(fields)))
-	if o.err != nil {
+	y := o.Cast(t, torch.Float32)
+	y = o.Call("aten::reshape", y, []int64{int64(r.n), a, fields, h, w})
+	y = o.Call("aten::sigmoid", o.View("aten::permute", y, []int64{0, 1, 3, 4, 2}))
+	center := o.Call("aten::sub.Scalar", o.Call("aten::mul.Scalar", o.slice(y, -1, 0, 2), 2), 0.5)
+	center = o.Call("aten::add.Tensor", center, o.constant(cells, t, 1, 1, h, w, 2))
+	center = o.Call("aten::mul.Tensor", center, o.constant(strides, t, 2))
+	size := o.Call("aten::pow.Tensor_Scalar", o.Call("aten::mul.Scalar", o.slice(y, -1, 2, 4), 2), 2)
+	size = o.Call("aten::mul.Tensor", size, o.constant(sides, t, 1, a, 1, 1, 2))
+	score := o.Call("aten::mul.Tensor", o.slice(y, -1, 4, 5), o.slice(y, -1, 5, int(fields)))
+	if o.Err != nil {
 		return nil, nil
 	}
-	boxes = o.call("aten::cat", []*torch.Tensor{center, size}, -1)
-	return o.call("aten::reshape", boxes, []int64{int64(r.n), -1, 4}), o.call("aten::reshape", score, []int64{int64(r.n), -1, fields - 5})
+	boxes = o.Call("aten::cat", []*torch.Tensor{center, size}, -1)
+	return o.Call("aten::reshape", boxes, []int64{int64(r.n), -1, 4}), o.Call("aten::reshape", score, []int64{int64(r.n), -1, fields - 5})
 }

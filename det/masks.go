@@ -32,20 +32,20 @@ func (s *settings) masks(ctx context.Context, out *Output, found []candidate, g 
 }
 
 func (s *settings) mask(ctx context.Context, masks *torch.Tensor, index int, g transforms.Geometry) (*coco.RLE, error) {
-	o := &ops{ctx: ctx}
-	defer o.scope.Close()
+	o := newOps(ctx)
+	defer o.Close()
 	mask := o.slice(masks, 0, index, index+1) // (1, 1, H, W)
 	if !g.Whole() {
 		right, bottom := g.ResizedWidth-g.OutputWidth-g.Left, g.ResizedHeight-g.OutputHeight-g.Top
-		mask = o.call("aten::constant_pad_nd", mask, []int{g.Left, right, g.Top, bottom}, 0)
+		mask = o.Call("aten::constant_pad_nd", mask, []int{g.Left, right, g.Top, bottom}, 0)
 	}
 	if g.ResizedHeight != g.Height || g.ResizedWidth != g.Width {
 		// On a lane even for small masks: the kernel's last bits depend on the number of threads.
-		mask = o.callWith(torch.CallOptions{OnLane: true}, "aten::upsample_bilinear2d", o.cast(mask, torch.Float32), []int{g.Height, g.Width}, false, nil, nil)
+		mask = o.Lane("aten::upsample_bilinear2d", o.Cast(mask, torch.Float32), []int{g.Height, g.Width}, false, nil, nil)
 	}
-	set := o.call("aten::contiguous", o.cpu(o.call("aten::gt.Scalar", mask, float64(s.maskAbove))))
-	if o.err != nil {
-		return nil, o.err
+	set := o.Call("aten::contiguous", o.cpu(o.Call("aten::gt.Scalar", mask, float64(s.maskAbove))))
+	if o.Err != nil {
+		return nil, o.Err
 	}
 	var rle coco.RLE
 	err := torch.WithData(set, func(pixels []bool) (err error) {

@@ -151,8 +151,8 @@ func (s segmenter) views(ctx context.Context, j *job, image transforms.Source) (
 		return nil, err
 	}
 	defer photo.Close()
-	c := &chain{ctx: ctx}
-	defer c.close()
+	c := newChain(ctx)
+	defer c.Close()
 	var sum *torch.Tensor
 	for _, scale := range j.scales {
 		answer, err := s.scale(c, j, photo, scale, &sum)
@@ -160,7 +160,7 @@ func (s segmenter) views(ctx context.Context, j *job, image transforms.Source) (
 			return answer, err
 		}
 	}
-	c.call("aten::div_.Scalar", sum, len(j.scales)*len(j.flips))
+	c.Call("aten::div_.Scalar", sum, len(j.scales)*len(j.flips))
 	return j.ofProbabilities(c, sum)
 }
 
@@ -170,27 +170,27 @@ func (s segmenter) scale(c *chain, j *job, photo *transforms.Image, scale float6
 	if err != nil {
 		return nil, err
 	}
-	inputs, err := s.PrepareAs(c.ctx, spec, 1, photo)
+	inputs, err := s.PrepareAs(c.Ctx, spec, 1, photo)
 	if err != nil {
 		return nil, err
 	}
 	defer vit.CloseInputs(inputs)
 	for _, flip := range j.flips {
-		view := &chain{ctx: c.ctx}
+		view := newChain(c.Ctx)
 		logits := s.view(view, j, inputs[0], flip)
 		if !j.mean {
-			defer view.close()
+			defer view.Close()
 			return j.ofLogits(view, logits)
 		}
 		probabilities := view.probabilities(logits)
-		if *sum == nil && view.err == nil {
-			*sum = c.call("aten::new_zeros", probabilities, probabilities.Shape())
+		if *sum == nil && view.Err == nil {
+			*sum = c.Call("aten::new_zeros", probabilities, probabilities.Shape())
 		}
-		if c.err == nil {
-			view.call("aten::add_.Tensor", *sum, probabilities)
+		if c.Err == nil {
+			view.Call("aten::add_.Tensor", *sum, probabilities)
 		}
-		view.close()
-		if err := cmp.Or(c.err, view.err); err != nil {
+		view.Close()
+		if err := cmp.Or(c.Err, view.Err); err != nil {
 			return nil, err
 		}
 	}
@@ -203,17 +203,17 @@ func (s segmenter) view(c *chain, j *job, in vit.Input, flip bool) *torch.Tensor
 		if !flip {
 			return t
 		}
-		return c.call("aten::flip", t, []int{3})
+		return c.Call("aten::flip", t, []int{3})
 	}
 	g := in.Geometry[0]
 	pixels := mirror(in.Pixels)
 	switch {
 	case j.slide == nil:
-		if c.err != nil {
+		if c.Err != nil {
 			return nil
 		}
-		out := c.own(s.forward(c.ctx, pixels))
-		if c.err != nil {
+		out := c.Own(s.forward(c.Ctx, pixels))
+		if c.Err != nil {
 			return nil
 		}
 		kind, err := kindOf(out, 1)
@@ -221,10 +221,10 @@ func (s segmenter) view(c *chain, j *job, in vit.Input, flip bool) *torch.Tensor
 			err = fmt.Errorf("segment: %w: the model gives classes, want logits, whose probabilities can be averaged", vit.ErrOutput)
 		}
 		if err != nil {
-			c.err = err
+			c.Err = err
 			return nil
 		}
-		return c.toPhoto(mirror(c.cast(out, torch.Float32)), g)
+		return c.toPhoto(mirror(c.Cast(out, torch.Float32)), g)
 	case j.slide.segmenter: // which mirrors at the photo's size
 		return mirror(c.bilinear(j.slide.logits(c, s.forward, pixels), g.Height, g.Width))
 	}

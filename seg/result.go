@@ -90,14 +90,14 @@ func (r results) of(ctx context.Context, output *torch.Tensor, geometry []transf
 }
 
 func (r results) one(ctx context.Context, output *torch.Tensor, kind string, b int, g transforms.Geometry) (*Segmentation, error) {
-	c := &chain{ctx: ctx}
-	defer c.close()
+	c := newChain(ctx)
+	defer c.Close()
 	// logits[b].unsqueeze(0), whose strides are what tells the kernels the layout of channels_last logits.
-	photo := c.call("aten::unsqueeze", c.call("aten::select.int", output, 0, b), 0)
+	photo := c.Call("aten::unsqueeze", c.Call("aten::select.int", output, 0, b), 0)
 	if kind == vit.OutputClassMap {
 		return r.ofClasses(c, photo, g)
 	}
-	return r.ofLogits(c, c.toPhoto(c.cast(photo, torch.Float32), g))
+	return r.ofLogits(c, c.toPhoto(c.Cast(photo, torch.Float32), g))
 }
 
 // kindOf checks the form of a model's output for n photos: logits or classes.
@@ -117,7 +117,7 @@ func kindOf(t *torch.Tensor, n int) (kind string, err error) {
 
 // toPhoto takes logits (1, C, h, w) of what the model saw to the photo's size.
 func (c *chain) toPhoto(t *torch.Tensor, g transforms.Geometry) *torch.Tensor {
-	if c.visible(g); c.err != nil {
+	if c.visible(g); c.Err != nil {
 		return nil
 	}
 	if !g.Whole() {
@@ -133,27 +133,27 @@ func (c *chain) toPhoto(t *torch.Tensor, g transforms.Geometry) *torch.Tensor {
 // visible refuses a preprocess that hides parts of the photo.
 func (c *chain) visible(g transforms.Geometry) {
 	x0, y0, x1, y1 := g.Visible()
-	if c.err == nil && (x1-x0 != g.ResizedWidth || y1-y0 != g.ResizedHeight) {
-		c.err = fmt.Errorf("class map: %w: the preprocess crops %d x %d pixels out of %d x %d, so that the model does not see the rest; want preprocess.crop.rule none, which seg.WholePhoto makes of the metadata",
+	if c.Err == nil && (x1-x0 != g.ResizedWidth || y1-y0 != g.ResizedHeight) {
+		c.Err = fmt.Errorf("class map: %w: the preprocess crops %d x %d pixels out of %d x %d, so that the model does not see the rest; want preprocess.crop.rule none, which seg.WholePhoto makes of the metadata",
 			torch.ErrUnsupported, g.OutputWidth, g.OutputHeight, g.ResizedWidth, g.ResizedHeight)
 	}
 }
 
 // ofClasses is the answer for classes (1, h, w) or (1, 1, h, w).
 func (r results) ofClasses(c *chain, t *torch.Tensor, g transforms.Geometry) (*Segmentation, error) {
-	if c.visible(g); c.err != nil {
-		return nil, c.err
+	if c.visible(g); c.Err != nil {
+		return nil, c.Err
 	}
 	if r.logits || r.probabilities {
 		return nil, fmt.Errorf("segment: %w: the model gives classes, so there are no logits or probabilities", vit.ErrOutput)
 	}
 	h, w := size(t)
-	t = c.call("aten::reshape", t, []int{1, 1, h, w})
-	if t = c.cast(t, torch.Int64); c.err != nil {
-		return nil, c.err
+	t = c.Call("aten::reshape", t, []int{1, 1, h, w})
+	if t = c.Cast(t, torch.Int64); c.Err != nil {
+		return nil, c.Err
 	}
 	for _, limit := range []string{"aten::min", "aten::max"} {
-		v, err := c.item(c.call(limit, t))
+		v, err := c.item(c.Call(limit, t))
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +161,7 @@ func (r results) ofClasses(c *chain, t *torch.Tensor, g transforms.Geometry) (*S
 			return nil, fmt.Errorf("class map: %w: got class %d, want 0 to 255: a class map holds uint8", vit.ErrOutput, v)
 		}
 	}
-	t = c.cast(t, torch.Uint8)
+	t = c.Cast(t, torch.Uint8)
 	if !g.Whole() {
 		if h != g.OutputHeight || w != g.OutputWidth {
 			t = c.nearest(t, g.OutputHeight, g.OutputWidth)
@@ -181,8 +181,8 @@ func (r results) ofClasses(c *chain, t *torch.Tensor, g transforms.Geometry) (*S
 }
 
 func (c *chain) item(t *torch.Tensor) (int64, error) {
-	if c.err != nil {
-		return 0, c.err
+	if c.Err != nil {
+		return 0, c.Err
 	}
 	v, err := t.Item()
 	if err != nil {
@@ -194,8 +194,8 @@ func (c *chain) item(t *torch.Tensor) (int64, error) {
 
 // ofLogits is the answer for logits (1, C, H, W) at the photo's size.
 func (r results) ofLogits(c *chain, logits *torch.Tensor) (*Segmentation, error) {
-	if c.err != nil {
-		return nil, c.err
+	if c.Err != nil {
+		return nil, c.Err
 	}
 	binary := logits.Shape()[1] == 1
 	var probabilities, classes *torch.Tensor
@@ -203,7 +203,7 @@ func (r results) ofLogits(c *chain, logits *torch.Tensor) (*Segmentation, error)
 		probabilities = c.probabilities(logits)
 	}
 	if binary {
-		classes = c.call("aten::gt.Scalar", probabilities, r.threshold)
+		classes = c.Call("aten::gt.Scalar", probabilities, r.threshold)
 	} else {
 		classes = c.argmax(logits)
 	}
@@ -212,12 +212,12 @@ func (r results) ofLogits(c *chain, logits *torch.Tensor) (*Segmentation, error)
 
 // ofProbabilities is the answer for probabilities (1, C, H, W) at the photo's size.
 func (r results) ofProbabilities(c *chain, probabilities *torch.Tensor) (*Segmentation, error) {
-	if c.err != nil {
-		return nil, c.err
+	if c.Err != nil {
+		return nil, c.Err
 	}
 	var classes *torch.Tensor
 	if probabilities.Shape()[1] == 1 {
-		classes = c.call("aten::gt.Scalar", probabilities, r.threshold)
+		classes = c.Call("aten::gt.Scalar", probabilities, r.threshold)
 	} else {
 		classes = c.argmax(probabilities)
 	}
@@ -225,60 +225,46 @@ func (r results) ofProbabilities(c *chain, probabilities *torch.Tensor) (*Segmen
 }
 
 func (r results) answer(c *chain, classes, logits, probabilities *torch.Tensor) (*Segmentation, error) {
-	m, err := c.classMap(c.cast(classes, torch.Uint8))
+	m, err := c.classMap(c.Cast(classes, torch.Uint8))
 	if err != nil {
 		return nil, err
 	}
 	s := &Segmentation{ClassMap: m}
 	if r.logits {
-		s.Logits = c.keep(c.call("aten::select.int", logits, 0, 0))
+		s.Logits = c.Keep(c.Call("aten::select.int", logits, 0, 0))
 	}
 	if r.probabilities {
-		s.Probabilities = c.keep(c.call("aten::select.int", probabilities, 0, 0))
+		s.Probabilities = c.Keep(c.Call("aten::select.int", probabilities, 0, 0))
 	}
-	if c.err != nil {
+	if c.Err != nil {
 		s.Close()
-		return nil, c.err
+		return nil, c.Err
 	}
 	return s, nil
 }
 
 // probabilities are those of logits (1, C, H, W).
 func (c *chain) probabilities(logits *torch.Tensor) *torch.Tensor {
-	if c.err != nil {
+	if c.Err != nil {
 		return nil
 	}
 	if logits.Shape()[1] == 1 {
-		return c.lane("aten::sigmoid", logits)
+		return c.Lane("aten::sigmoid", logits)
 	}
-	return c.lane("aten::softmax.int", logits, 1, nil)
+	return c.Lane("aten::softmax.int", logits, 1, nil)
 }
 
 // argmax is torch.argmax over the classes of (1, C, H, W), the first of the highest. The indices of max are
 // the same, in a third of the time.
 func (c *chain) argmax(t *torch.Tensor) *torch.Tensor {
-	if c.err != nil {
-		return nil
-	}
-	v, err := torch.Call(c.ctx, "aten::max.dim", t, 1, false)
-	if err != nil {
-		c.err = err
-		return nil
-	}
-	c.scope.Track(v)
-	pair, _ := v.(torch.Tuple)
-	if len(pair) != 2 {
-		c.err = fmt.Errorf("aten::max.dim: %w: got %T, want two tensors", torch.ErrValue, v)
-		return nil
-	}
-	indices, _ := pair[1].(*torch.Tensor)
+	_, indices := c.Pair("aten::max.dim", t, 1, false)
 	return indices
 }
 
 // classMap reads classes (..., H, W) of uint8.
 func (c *chain) classMap(t *torch.Tensor) (*ClassMap, error) {
-	if c.err != nil {
-		return nil, c.err
+	if c.Err != nil {
+		return nil, c.Err
 	}
 	h, w := size(t)
 	classes, err := torch.CopyData[uint8](t)

@@ -164,7 +164,7 @@ type forwardFunc func(ctx context.Context, pixels *torch.Tensor) (*torch.Tensor,
 
 // logits gives the logits (1, C, h, w) of pixels (1, 3, h, w), which SlideSegmenter may have resized.
 func (p *sliding) logits(c *chain, forward forwardFunc, pixels *torch.Tensor) *torch.Tensor {
-	if c.err != nil {
+	if c.Err != nil {
 		return nil
 	}
 	h, w := size(pixels)
@@ -174,16 +174,16 @@ func (p *sliding) logits(c *chain, forward forwardFunc, pixels *torch.Tensor) *t
 			pixels = c.bilinear(pixels, height, width)
 		}
 	} else if height, width = p.padded(h, p.windowH), p.padded(w, p.windowW); height != h || width != w {
-		pixels = c.call("aten::constant_pad_nd", pixels, []int{0, width - w, 0, height - h}, 0)
+		pixels = c.Call("aten::constant_pad_nd", pixels, []int{0, width - w, 0, height - h}, 0)
 	}
 	var sum, count *torch.Tensor
 	spans := p.spans(height, width)
-	for len(spans) > 0 && c.err == nil {
+	for len(spans) > 0 && c.Err == nil {
 		n := min(p.batch, len(spans))
 		p.add(c, forward, pixels, spans[:n], height, width, &sum, &count)
 		spans = spans[n:]
 	}
-	mean := c.call("aten::div.Tensor", sum, count)
+	mean := c.Call("aten::div.Tensor", sum, count)
 	if !p.segmenter && (height != h || width != w) {
 		return c.window(mean, 0, h, 0, w)
 	}
@@ -214,11 +214,11 @@ func (p *sliding) atLeastWindow(h, w int) (height, width int) {
 
 // add runs some windows and adds their logits to the sum, and one to the count of their pixels.
 func (p *sliding) add(c *chain, forward forwardFunc, pixels *torch.Tensor, spans []span, height, width int, sum, count **torch.Tensor) {
-	part := &chain{ctx: c.ctx}
+	part := newChain(c.Ctx)
 	defer func() {
-		part.close()
-		if c.err == nil {
-			c.err = part.err
+		part.Close()
+		if c.Err == nil {
+			c.Err = part.Err
 		}
 	}()
 	windows := make([]*torch.Tensor, len(spans))
@@ -227,13 +227,13 @@ func (p *sliding) add(c *chain, forward forwardFunc, pixels *torch.Tensor, spans
 	}
 	batch := windows[0]
 	if len(windows) > 1 {
-		batch = part.call("aten::cat", windows, 0)
+		batch = part.Call("aten::cat", windows, 0)
 	}
-	if part.err != nil {
+	if part.Err != nil {
 		return
 	}
-	out := part.own(forward(c.ctx, batch))
-	if part.err != nil {
+	out := part.Own(forward(c.Ctx, batch))
+	if part.Err != nil {
 		return
 	}
 	kind, err := kindOf(out, len(spans))
@@ -241,22 +241,22 @@ func (p *sliding) add(c *chain, forward forwardFunc, pixels *torch.Tensor, spans
 		err = fmt.Errorf("slide: %w: the model gives classes, want logits, which can be averaged", vit.ErrOutput)
 	}
 	if err != nil {
-		part.err = err
+		part.Err = err
 		return
 	}
-	out = part.cast(out, torch.Float32)
+	out = part.Cast(out, torch.Float32)
 	if h, w := size(out); h != spans[0].y1-spans[0].y0 || w != spans[0].x1-spans[0].x0 {
 		out = part.bilinear(out, spans[0].y1-spans[0].y0, spans[0].x1-spans[0].x0)
 	}
 	if *sum == nil {
-		*sum = c.call("aten::new_zeros", out, []int64{1, out.Shape()[1], int64(height), int64(width)})
-		*count = c.call("aten::new_zeros", out, []int{1, 1, height, width})
-		if c.err != nil {
+		*sum = c.Call("aten::new_zeros", out, []int64{1, out.Shape()[1], int64(height), int64(width)})
+		*count = c.Call("aten::new_zeros", out, []int{1, 1, height, width})
+		if c.Err != nil {
 			return
 		}
 	}
 	for i, s := range spans {
-		part.call("aten::add_.Tensor", part.window(*sum, s.y0, s.y1, s.x0, s.x1), part.call("aten::slice.Tensor", out, 0, i, i+1, 1))
-		part.call("aten::add_.Scalar", part.window(*count, s.y0, s.y1, s.x0, s.x1), 1)
+		part.Call("aten::add_.Tensor", part.window(*sum, s.y0, s.y1, s.x0, s.x1), part.Call("aten::slice.Tensor", out, 0, i, i+1, 1))
+		part.Call("aten::add_.Scalar", part.window(*count, s.y0, s.y1, s.x0, s.x1), 1)
 	}
 }
