@@ -202,8 +202,6 @@ type hfBox struct {
 	YMax int `json:"ymax"`
 }
 
-func (h hfAnswer) print(w io.Writer) error { return printLine(w, h) }
-
 // cocoAnswer is a photo's part of COCO's results, which are one list for all photos.
 type cocoAnswer struct {
 	all  *[]coco.Result
@@ -256,7 +254,7 @@ func (f *detectFlags) answer(path string, size image.Point, list []det.Detection
 			b := hfBox{int(d.Box.X1), int(d.Box.Y1), int(d.Box.X2), int(d.Box.Y2)}
 			answer = append(answer, hfResult{float64(d.Score), d.Label, b})
 		}
-		return answer
+		return jsonLine{answer}
 	}
 	answer := &detectAnswer{Image: path, Width: size.X, Height: size.Y, Detections: []detectResult{}}
 	for _, d := range list {

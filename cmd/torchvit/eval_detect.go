@@ -66,6 +66,9 @@ func (f *evalFlags) detectOptions(m *vit.Metadata) det.DetectOptions {
 	return o
 }
 
+// mostCategories bounds the confusion matrix, which has a number for each pair: labels without names may be any.
+const mostCategories = 20_000
+
 func (e *detectionEvaluation) prepare(given []string) error {
 	labels := e.model.Metadata().Labels
 	classes, err := matchClasses(e.set, labels, given)
@@ -92,6 +95,9 @@ func (e *detectionEvaluation) prepare(given []string) error {
 		e.category[class] = c.ID
 	}
 	e.truth.Annotations = slices.DeleteFunc(e.truth.Annotations, func(a coco.Annotation) bool { return e.left[e.class[a.CategoryID]] })
+	if n := len(e.truth.Categories); n > mostCategories {
+		return fmt.Errorf("%w: got a data set of %d classes, want at most %d", vit.ErrClass, n, mostCategories)
+	}
 	e.confusion = det.NewConfusionMatrix(len(e.truth.Categories), det.ConfusionOptions{})
 	return nil
 }

@@ -259,6 +259,11 @@ func TestEvalRefuses(t *testing.T) {
 	}
 	broken := filepath.Join(dir, "broken.csv")
 	require.NoError(t, os.WriteFile(broken, []byte("broken.csv,Sneaker\n"), 0o666))
+	many := filepath.Join(dir, "many") // a YOLO data set without names
+	require.NoError(t, os.MkdirAll(filepath.Join(many, "images"), 0o777))
+	require.NoError(t, os.MkdirAll(filepath.Join(many, "labels"), 0o777))
+	require.NoError(t, os.Symlink(scenes(t, "single_1.jpg"), filepath.Join(many, "images", "a.jpg")))
+	require.NoError(t, os.WriteFile(filepath.Join(many, "labels", "a.txt"), []byte("999999 0.5 0.5 0.2 0.2\n"), 0o666))
 	out := filepath.Join(dir, "out")
 	for _, c := range []struct {
 		code int
@@ -279,6 +284,7 @@ func TestEvalRefuses(t *testing.T) {
 		{exitError, "has no masks", []string{garments(t, "segmentation"), folders}},
 		{exitError, "has no classes of images", []string{garments(t, "vit"), scenes(t, "instances.json")}},
 		{exitError, "broken.csv", []string{garments(t, "vit"), broken, "--out", out}},
+		{exitError, "got a data set of 1000000 classes, want at most 20000", []string{garments(t, "detector"), many}},
 		{exitError, "gives nothing to measure", []string{garments(t, "segmentation_head"), folders}},
 	} {
 		assert.Contains(t, fails(t, c.code, append([]string{"eval"}, c.args...)...), c.want)
