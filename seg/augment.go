@@ -77,7 +77,7 @@ func (s segmenter) job(o *SegmentOptions) (*job, error) {
 			return nil, fmt.Errorf("segment: %w: scales: got %v, want numbers above 0", torch.ErrInvalidArgument, j.scales)
 		}
 		if scale != 1 && o.Slide == nil && !meta.Input.Dynamic && len(meta.Input.Size) > 0 {
-			return nil, fmt.Errorf("segment: %w: scales: got %v for a file that takes inputs of %v only, want scale 1, or Slide", torch.ErrInvalidArgument, j.scales, meta.Input.Size)
+			return nil, fmt.Errorf("segment: %w: scales: got %v for a file that takes inputs of %v only, want scale 1, Slide, or input.dynamic (--multiple-of)", torch.ErrInvalidArgument, j.scales, meta.Input.Size)
 		}
 	}
 	if o.Flip {

@@ -280,6 +280,8 @@ func TestOutputErrors(t *testing.T) {
 	boom := errors.New("boom")
 	cropped := describe(vit.TaskSegmentation)
 	cropped.Preprocess.Crop = transforms.CropSpec{Rule: "center", Size: []int{8, 4}}
+	nameless := describe(vit.TaskSegmentation)
+	nameless.Labels = nil
 	for _, c := range []struct {
 		name    string
 		forward func(*torch.Tensor) (any, error)
@@ -288,7 +290,8 @@ func TestOutputErrors(t *testing.T) {
 		is      error
 		want    string
 	}{
-		{"too many classes", constant(float32(1), 1, 300, 2, 2), nil, seg.SegmentOptions{}, vit.ErrOutput, "300 classes, want at most 256"},
+		{"other labels", constant(float32(1), 1, 4, 2, 2), nil, seg.SegmentOptions{}, vit.ErrOutput, "got 3 labels for tensor float32 [1, 4, 2, 2], want one for each of 4 classes"},
+		{"too many classes", constant(float32(1), 1, 300, 2, 2), nameless, seg.SegmentOptions{}, vit.ErrOutput, "300 classes, want at most 256"},
 		{"a class above 255", constant(int64(256), 1, 8, 8), nil, seg.SegmentOptions{}, vit.ErrOutput, "got class 256"},
 		{"a class below 0", constant(int32(-1), 1, 8, 8), nil, seg.SegmentOptions{}, vit.ErrOutput, "got class -1"},
 		{"no logits", constant(float32(1), 1, 5), nil, seg.SegmentOptions{}, vit.ErrOutput, "tensor float32 [1, 5]"},

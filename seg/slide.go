@@ -79,7 +79,7 @@ func (s *Slide) plan(meta *vit.Metadata) (*sliding, error) {
 		return bad("window: got %d x %d, want multiples of input.multiple_of, %d", p.windowW, p.windowH, m)
 	}
 	if fixed && (p.windowH != in.Size[0] || p.windowW != in.Size[len(in.Size)-1]) {
-		return bad("window: got %d x %d, want the %d x %d that the file takes", p.windowW, p.windowH, in.Size[len(in.Size)-1], in.Size[0])
+		return bad("window: got %d x %d, want the %d x %d that the file takes, or input.dynamic (--multiple-of)", p.windowW, p.windowH, in.Size[len(in.Size)-1], in.Size[0])
 	}
 	if p.segmenter && p.windowH != p.windowW {
 		return bad("window: got %d x %d, want a square for %s", p.windowW, p.windowH, SlideSegmenter)

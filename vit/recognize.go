@@ -24,15 +24,52 @@ func (m *Model) Recognize(answer any, input []int64) (kind string, leaves []Outp
 	if leaves, err = m.Leaves(answer); err != nil {
 		return fail(err)
 	}
-	if m.meta.Output.Kind != "" && len(m.meta.Output.Leaves) > 0 {
-		return m.meta.Output.Kind, leaves, nil
+	kind = m.meta.Output.Kind
+	if kind == "" || len(m.meta.Output.Leaves) == 0 {
+		var names []string
+		if kind, names, err = recognize(m.meta.Task, kind, leaves, answer, input); err != nil {
+			return fail(err)
+		}
+		if leaves, err = pick(answer, names); err != nil {
+			return fail(err)
+		}
 	}
-	kind, names, err := recognize(m.meta.Task, m.meta.Output.Kind, leaves, answer, input)
-	if err != nil {
+	if err = m.checkLabels(kind, leaves); err != nil {
 		return fail(err)
 	}
-	leaves, err = pick(answer, names)
-	return kind, leaves, err
+	return kind, leaves, nil
+}
+
+// checkLabels refuses labels of other classes: a name that is one place off is worse than none.
+func (m *Model) checkLabels(kind string, leaves []Output) error {
+	if len(m.meta.Labels) == 0 || len(leaves) == 0 {
+		return nil
+	}
+	logits, _ := leaves[0].Value.(*torch.Tensor)
+	if logits == nil {
+		return nil
+	}
+	shape, got := logits.Shape(), len(m.meta.Labels)
+	var want int
+	switch {
+	case kind == OutputLogits && len(shape) == 2:
+		want = int(shape[1])
+	case (kind == OutputSegmentationLogits || kind == OutputHeadLogits) && len(shape) == 4:
+		want = int(shape[1])
+		if want == 1 && got == 2 { // a binary mask, with a name for its background
+			return nil
+		}
+	case kind == OutputSetPrediction && len(shape) == 3:
+		want = int(shape[2]) - 1 // the last is no object
+	case kind == OutputSetPredictionSigmoid && len(shape) == 3:
+		want = int(shape[2])
+	default:
+		return nil
+	}
+	if got == want {
+		return nil
+	}
+	return fmt.Errorf("%w: got %d labels for %s, want one for each of %d classes (labels, --labels)", ErrOutput, got, Form(logits), want)
 }
 
 // pick finds leaves by name; no names are all.

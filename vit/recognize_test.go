@@ -1,8 +1,11 @@
 package vit_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/torchvit/torchvit/torch"
@@ -142,7 +145,7 @@ func TestModelRecognizes(t *testing.T) {
 	answer := torch.Tuple{m.f(2, 9, 4), m.f(2, 9, 7), m.f(2, 9, 5)}
 	model := func(o vit.OutputSpec) *vit.Model {
 		meta := describe(vit.TaskDetection)
-		meta.Output = o
+		meta.Labels, meta.Output = nil, o // the leaves have different numbers of classes
 		model, err := vit.NewModel(&fake{}, "fake.pt", vit.Options{Metadata: meta})
 		require.NoError(t, err)
 		t.Cleanup(func() { model.Close() })
@@ -186,4 +189,38 @@ func TestModelRecognizes(t *testing.T) {
 	leaves, err = model(vit.OutputSpec{}).Leaves(answer)
 	require.NoError(t, err)
 	require.Equal(t, []string{"out.0", "out.1", "out.2"}, names(leaves))
+}
+
+// TestLabelsAreOneForEachClass gives each kind of logits with labels that fit and with one too few.
+func TestLabelsAreOneForEachClass(t *testing.T) {
+	m := tensors{t}
+	labels := []string{"cat", "dog", "bird"}
+	for name, c := range map[string]struct {
+		task, kind string
+		answer     any
+		fits       int
+	}{
+		"logits":              {vit.TaskClassification, "", m.f(2, 3), 3},
+		"segmentation":        {vit.TaskSegmentation, "", m.f(2, 3, 8, 8), 3},
+		"a binary mask":       {vit.TaskSegmentation, "", m.f(2, 1, 8, 8), 1},
+		"a binary mask's two": {vit.TaskSegmentation, "", m.f(2, 1, 8, 8), 2},
+		"set predictions":     {vit.TaskDetection, "", torch.Tuple{m.f(2, 9, 4), m.shares(2, 9, 4)}, 3},
+		"sigmoid ones":        {vit.TaskDetection, vit.OutputSetPredictionSigmoid, torch.Tuple{m.f(2, 9, 3), m.shares(2, 9, 4)}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for n := range len(labels) + 1 {
+				meta := &vit.Metadata{Format: 1, Task: c.task, Labels: labels[:n], Output: vit.OutputSpec{Kind: c.kind}}
+				model, err := vit.NewModel(&fake{}, "fake.pt", vit.Options{Metadata: meta})
+				require.NoError(t, err)
+				_, leaves, err := model.Recognize(c.answer, []int64{2, 3, 32, 32})
+				if n == 0 || n == c.fits || strings.HasPrefix(name, "a binary") && n < 3 {
+					require.NoError(t, err, "%d labels", n)
+					assert.NotEmpty(t, leaves)
+					continue
+				}
+				require.ErrorIs(t, err, vit.ErrOutput)
+				require.ErrorContains(t, err, fmt.Sprintf("fake.pt: unexpected output: got %d labels for tensor float32", n))
+			}
+		})
+	}
 }

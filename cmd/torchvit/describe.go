@@ -64,7 +64,7 @@ func describeFlags(cmd *cobra.Command) *describing {
 	text(&d.patchSize, "patch-size", "`HxW` or side of the ViT's patches")
 	flags.IntVar(&d.prefixTokens, "prefix-tokens", 0, "`tokens` before those of the patches: class, distillation, registers")
 	flags.IntVar(&d.depth, "depth", 0, "`blocks` of the ViT")
-	flags.IntVar(&d.multipleOf, "multiple-of", 0, "`number` that divides the sides of the model's input")
+	flags.IntVar(&d.multipleOf, "multiple-of", 0, "the model takes inputs of other sizes than --size too, whose sides this `number` divides")
 	return d
 }
 
@@ -151,6 +151,7 @@ func (d *describing) setTask(known *vit.Description) error {
 			return usagef("--multiple-of %d: want 1 or more", d.multipleOf)
 		}
 		known.Set("--multiple-of", "input.multiple_of", func(m *vit.Metadata) { m.Input.MultipleOf = d.multipleOf })
+		known.Set("--multiple-of", "input.dynamic", func(m *vit.Metadata) { m.Input.Dynamic = true })
 	}
 	return nil
 }

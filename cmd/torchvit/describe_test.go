@@ -117,7 +117,7 @@ func TestDescribingFlags(t *testing.T) {
 	assert.Equal(t, vit.TaskDetection, o.Metadata.Task)
 	assert.Equal(t, vit.OutputSpec{Kind: "set_prediction_sigmoid", Leaves: []string{"out.1", "out.0"}}, o.Metadata.Output)
 	assert.Equal(t, &vit.Tokens{PatchSize: []int{16, 8}, Prefix: 2, Depth: 12}, o.Metadata.Tokens)
-	assert.Equal(t, vit.InputSpec{Size: []int{32, 32}, MultipleOf: 16, Layout: "list"}, o.Metadata.Input)
+	assert.Equal(t, vit.InputSpec{Size: []int{32, 32}, MultipleOf: 16, Dynamic: true, Layout: "list"}, o.Metadata.Input)
 	assert.Len(t, o.Metadata.Labels, 80)
 
 	// A file's own crop keeps its share of the photo at another size; --task is obeyed.

@@ -148,6 +148,8 @@ func (f *detectFlags) options(cmd *cobra.Command) error {
 		return usagef("--max %d: want 1 or more", f.o.MaxDetections)
 	case given("top-k") && f.o.TopK < 1:
 		return usagef("--top-k %d: want 1 or more", f.o.TopK)
+	case given("sigma") && f.soft != string(det.SoftGaussian):
+		return usagef("--sigma: want --soft-nms gaussian too")
 	case given("sigma") && !(f.o.Sigma > 0):
 		return usagef("--sigma %v: want a number above 0", f.o.Sigma)
 	case (f.format == "yolo" || f.format == "voc") && f.out == "":
