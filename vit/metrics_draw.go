@@ -208,7 +208,7 @@ func (p *confusionPicture) frame(rows, columns []string) {
 	p.strong.Draw(p.img, image.Pt(p.gap, p.gap), p.title, confusionInk)
 	const predicted, truth = "predicted class", "true class"
 	p.strong.Draw(p.img, image.Pt(all.Min.X, all.Min.Y-p.gap-p.edge-p.strong.Height()), predicted, confusionInk)
-	p.upward(p.strong, truth, image.Pt(p.gap, all.Min.Y+max(p.strong.Width(truth), min(side, p.strong.Width(truth)))))
+	p.upward(p.strong, truth, image.Pt(p.gap, all.Min.Y+p.strong.Width(truth)))
 	p.scale(image.Rect(all.Max.X+2*p.gap, all.Min.Y, all.Max.X+2*p.gap+16, all.Min.Y+min(max(side, 168), 600)))
 }
 

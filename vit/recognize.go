@@ -232,7 +232,9 @@ func (f *forms) find(kind string, known bool) (names []string, hint string) {
 	return nil, ""
 }
 
-func (f *forms) batched(l *leafForm) bool { return f.batch == 0 || l.shape[0] == f.batch }
+func (f *forms) batched(l *leafForm) bool {
+	return f.batch == 0 || len(l.shape) > 0 && l.shape[0] == f.batch
+}
 
 // one is the leaf that fits: the one called logits or out before the first.
 func (f *forms) one(fits func(*leafForm) bool) []string {
