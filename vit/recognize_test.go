@@ -57,6 +57,9 @@ func TestRecognize(t *testing.T) {
 		}
 		return d
 	}
+	count, err := m.i(3).Select(0, 1) // without a dimension
+	require.NoError(t, err)
+	defer count.Close()
 	input := []int64{2, 3, 32, 48}
 	for name, c := range map[string]struct {
 		task   string
@@ -75,7 +78,7 @@ func TestRecognize(t *testing.T) {
 		"torchvision's dict":     {vit.TaskSegmentation, map[string]any{"aux": m.f(2, 5, 32, 48), "out": m.f(2, 5, 32, 48)}, vit.OutputSegmentationLogits, []string{"out.out"}},
 		"transformers' dict":     {vit.TaskSegmentation, map[string]any{"attentions": m.f(2, 3, 8, 8), "logits": m.f(2, 5, 8, 12)}, vit.OutputSegmentationLogits, []string{"out.logits"}},
 		"class map":              {vit.TaskSegmentation, m.i(2, 32, 48), vit.OutputClassMap, []string{"out"}},
-		"classes and a count":    {vit.TaskSegmentation, torch.Tuple{m.i(), m.i(2, 32, 48)}, vit.OutputClassMap, []string{"out.1"}},
+		"classes and a count":    {vit.TaskSegmentation, torch.Tuple{count, m.i(2, 32, 48)}, vit.OutputClassMap, []string{"out.1"}},
 		"class map of bytes":     {vit.TaskSegmentation, m.of(torch.Uint8, 2, 1, 32, 48), vit.OutputClassMap, []string{"out"}},
 		"head":                   {vit.TaskSegmentationHead, m.f(2, 5, 32, 48), vit.OutputHeadLogits, []string{"out"}},
 		"scripted detector":      {vit.TaskDetection, torch.Tuple{map[string]any{}, torch.List{photo(3, false), photo(0, false)}}, vit.OutputDetections, []string{"out.1.0.boxes", "out.1.0.labels", "out.1.0.scores", "out.1.1.boxes", "out.1.1.labels", "out.1.1.scores"}},
