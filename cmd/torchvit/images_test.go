@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -27,6 +28,10 @@ func (w words) print(out io.Writer) error {
 }
 
 func TestEachImageKeepsTheOrder(t *testing.T) {
+	synctest.Test(t, eachImageKeepsTheOrder) // its clock is a fake one
+}
+
+func eachImageKeepsTheOrder(t *testing.T) {
 	var out, errs bytes.Buffer
 	var running, most atomic.Int32
 	a := &app{stdout: &out, stderr: &errs, lanes: 3}
