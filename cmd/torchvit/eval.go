@@ -102,6 +102,7 @@ func newEvalCommand(a *app) *cobra.Command {
 	flags.StringVar(&f.head, "head", "", "model `file` of a segmentation head; MODEL is then a ViT's")
 	flags.StringVar(&f.out, "out", "", "`folder` for the confusion matrix, figures of each class and detections")
 	f.describing = describeFlags(cmd)
+	cmd.Flags().Lookup("task").Usage = "`task` of a file that does not say it: classification, segmentation or detection"
 	_ = cmd.RegisterFlagCompletionFunc("dataset", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
