@@ -697,8 +697,9 @@ func checkAnnotations(record, text string) error {
 		return corrupt(record, "line %d: %s", 1+strings.Count(text[:at], "\n"), fmt.Sprintf(format, args...))
 	}
 	for _, m := range scriptDef.FindAllStringIndex(text, -1) {
-		self, err := checkSignature(text[m[1]:])
-		if err == nil && m[1]-m[0] > len("def ") && self == "" {
+		indent := m[1] - m[0] - len("def ")
+		self, err := checkSignature(text[m[1]:], indent > 2)
+		if err == nil && indent == 2 && self == "" {
 			err = errors.New("got a method without self, want it first")
 		}
 		if err != nil {
@@ -732,8 +733,9 @@ func checkAnnotations(record, text string) error {
 }
 
 // checkSignature checks what follows "def ": name(parameters) -> result:
-// It returns the first parameter's name.
-func checkSignature(s string) (self string, err error) {
+// It returns the first parameter's name. A function within another, as
+// torch.jit.fork makes it, has neither parameters nor a result.
+func checkSignature(s string, nested bool) (self string, err error) {
 	name, _, _ := strings.Cut(s, "(")
 	end := matching(s, len(name))
 	if !pickleIdentifier.MatchString(name) || end < 0 {
@@ -742,6 +744,9 @@ func checkSignature(s string) (self string, err error) {
 	result, _, _ := strings.Cut(s[end+1:], "\n")
 	result, arrow := strings.CutPrefix(result, " -> ")
 	result, colon := strings.CutSuffix(result, ":")
+	if nested && colon && !arrow && result == "" && end == len(name)+1 {
+		return "", nil
+	}
 	if !arrow || !colon {
 		return "", fmt.Errorf("function %s: got %q, want -> and the type of its result", clip(name), clip(result))
 	}

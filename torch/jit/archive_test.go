@@ -142,6 +142,26 @@ torch.jit.save(m, out + "/odd.pt", _extra_files={"a.txt": b"hello", "dir/b.bin":
 torch.jit.trace(nn.Sequential(nn.Linear(4, 4), nn.GELU()).eval(), torch.randn(1, 4)).save(out + "/traced.pt")
 torch.jit.freeze(torch.jit.script(nn.TransformerEncoderLayer(8, 2).eval())).save(out + "/frozen.pt")
 torch.jit.script(torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 8)), {nn.Linear})).save(out + "/quantized.pt")
+class Code(nn.Module):
+    __constants__ = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = -1, -1e-05, -float("inf"), float("nan")
+        self.e, self.f = "a % b - c(d) \" ' ; \n \\ " + "x" * 99, ("it's", -2, (3.5e-12, -4e+20))
+        self.g, self.h, self.i, self.j = [1, -2], torch.device("cuda:0"), None, ("a - b", "c * d(e)")
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        waiting = torch.jit.fork(torch.neg, x)
+        if self.e == self.j[0] or self.f[0] == self.j[1]:
+            x = x + self.f[1]
+        return torch.jit.wait(waiting) + x * self.a + self.b + self.c + self.d + self.g[1] + self.f[2][1]
+def after(self, x: Tuple[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
+    return y + 1
+def before(self, x: Tuple[torch.Tensor]) -> Tuple[torch.Tensor]:
+    return (x[0] * 2,)
+code = Code()
+code.register_forward_hook(after)
+code.register_forward_pre_hook(before)
+torch.jit.script(code).save(out + "/code.pt")
 lin = nn.Sequential(nn.Linear(2, 2))
 torch.save(lin.state_dict(), out + "/state.pth")
 torch.save(lin, out + "/module.pth")
@@ -172,7 +192,7 @@ func TestAgainstPython(t *testing.T) {
 	require.NoError(t, a.Close(), "twice")
 	require.NoError(t, (*jit.Archive)(nil).Close())
 
-	for _, name := range []string{"traced.pt", "frozen.pt", "quantized.pt"} {
+	for _, name := range []string{"traced.pt", "frozen.pt", "quantized.pt", "code.pt"} {
 		a, err := jit.OpenArchive(filepath.Join(dir, name))
 		require.NoError(t, err, name)
 		assert.Empty(t, a.ExtraFiles())
@@ -563,6 +583,13 @@ func TestDamageWithinCode(t *testing.T) {
 		{"cast", replace("return torch", "y = annotate(List, x)\n    return torch"), "List has 0 arguments"},
 		{"cast of nothing", replace("return torch", "y = uninitialized()\n    return torch"), "a cast without a type"},
 		{"variable", replace("return torch", "y : Optional[int, int] = 3\n    return torch"), "Optional has 2 arguments"},
+		{"constant that is computed", replace("Final[int] = 3", "Final[int] = 3 % 0"), "which TorchScript does not write"},
+		{"constant that is a sum", replace("Final[int] = 3", "Final[int] = 3 - 1"), "which TorchScript does not write"},
+		{"constant that is a call", replace("Final[int] = 3", "Final[int] = __torch__.f(3)"), "which TorchScript does not write"},
+		{"hook", replace("  n : int\n", "  n : int\n  __forward_hooks__ = [\"gone\", ]\n"), `got hook "gone", which is no method`},
+		{"method without self", replace("def forward(", "def other() -> int:\n    return 1\n  def forward("), "a method without self"},
+		{"node that is no operator", replace("return torch", "y = ops.prim.PythonOp(x)\n    return torch"), "got prim.PythonOp"},
+		{"inner function with parameters", replace("return torch", "def inner(y):\n      return y\n    return torch"), "want -> and the type"},
 		{"top level", "x = 3\n" + handCode, "want a class or a function"},
 		{"class gone", "", "which no source in code/ declares"},
 	} {
