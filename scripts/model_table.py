@@ -335,7 +335,8 @@ def sizes_of(report: dict[str, Any]) -> str:
     height, width = report["cases"][0]["size"]
     own = f"{height}x{width}"
     if report["kind"] == "detections":
-        return "any"
+        different = any(c["outcome"] == "differs" for c in report["cases"])
+        return "any, but about half are not eager Python's" if different else "any"
     if report["dynamic"]:
         multiple = report["multiple_of"]
         return f"{own}, any" + (f" multiple of {multiple}" if multiple > 1 else "")
@@ -377,7 +378,8 @@ def remarks(row: dict[str, Any]) -> str:
 
 
 def clip(text: str, limit: int = 160) -> str:
-    """A remark of one line."""
+    """A remark of one line, without places in files."""
+    text = re.sub(r':? *File "[^"]*", line \d+', "", text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -122,7 +122,8 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     for line in lines:  # of a traceback within TorchScript
         if re.match(r"(builtins\.)?[A-Za-z]*(Error|Exception): .", line):
             text = line.removeprefix("builtins.")
-    if text.endswith(":") and len(lines) > 1:
+    text = re.sub(r':? *File "[^"]*", line \d+.*$', "", text)  # not the exporter's folders
+    if text.endswith(":") and len(lines) > 1 and not lines[1].startswith("File"):
         text += " " + lines[1]
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -38,7 +38,7 @@ from sources import (
 PROCESSOR_FIELDS = (
     "size", "crop_size", "crop_pct", "resample", "keep_aspect_ratio", "ensure_multiple_of",
     "do_resize", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
-    "image_std",
+    "image_std", "include_top",
 )  # fmt: skip
 PILLOW_FILTERS = ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 # Whose answers have a "no object" class at the end, and softmax over them.
@@ -357,6 +357,8 @@ def processor_spec(processor: Any, what: str) -> dict[str, Any]:
     mean, std = c.get("image_mean") or [0.5] * 3, c.get("image_std") or [0.5] * 3
     mean = [mean] * 3 if isinstance(mean, float) else list(mean)
     std = [std] * 3 if isinstance(std, float) else list(std)
+    if c.get("include_top") and kind.startswith("EfficientNet"):
+        std = [v * v for v in std]  # it divides by the standard deviation twice
     normalize = "fused" if backend == "torch" else "torchvision"
     if not c.get("do_normalize"):
         # The torchvision processors multiply by 1/255, which torch rounds unlike a division.
