@@ -327,6 +327,7 @@ def number(value: float) -> str:
 
 def cell(text: str) -> str:
     """Text that a table can hold."""
+    text = text.replace("](", "] (")  # would be a link
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
