@@ -231,6 +231,9 @@ func (v *VisionTransformer) AttendWith(ctx context.Context, o AttendOptions, ima
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	if !v.runtime.HasMethod("attention") && !v.runtime.HasMethod("attentions") {
+		return nil, fmt.Errorf("attend: %w: %s gives no attention; `scripts/export.py` makes a file of a plain ViT that does", ErrNoMethod, v.name)
+	}
 	tokens := v.meta.Tokens
 	if tokens == nil || len(tokens.PatchSize) == 0 {
 		return nil, fmt.Errorf("attend: %w: the metadata has no tokens.patch_size", ErrNoMetadata)

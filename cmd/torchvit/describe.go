@@ -90,7 +90,8 @@ func (d *describing) options(path, task string, device torch.Device) (vit.Option
 	if err := known.Need(o.Metadata.Task); err != nil {
 		return o, err
 	}
-	if task == vit.TaskAttention {
+	// A file that describes itself and has no tokens gives no attention, whatever the flags say.
+	if task == vit.TaskAttention && known.Source("task") != vit.MetadataFile {
 		err = known.Need(task)
 	}
 	return o, err
