@@ -39,7 +39,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "testdata" / "images"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-JPEG_QUALITY = 90
+JPEG_QUALITY = 92  # internal/annotate
 CLASSES = 21
 TASKS = ("classify", "attend", "segment", "detect", "instances")
 

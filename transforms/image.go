@@ -1,11 +1,13 @@
 package transforms
 
 import (
+	"encoding/binary"
 	"fmt"
 	"image"
 	"image/color"
 
 	"github.com/torchvit/torchvit/cgo"
+	"github.com/torchvit/torchvit/internal/annotate"
 	"github.com/torchvit/torchvit/torch"
 )
 
@@ -68,13 +70,15 @@ func (m *Image) RGBA() (*image.RGBA, error) {
 	}
 	out := image.NewRGBA(image.Rect(0, 0, m.Width(), m.Height()))
 	err := torch.WithData(m.pixels, func(src []uint8) error {
-		for y := range m.Height() {
-			row, from := out.Pix[y*out.Stride:(y+1)*out.Stride], src[y*int(l.StrideRow):]
-			for x, at := 0, 0; x < len(row); x, at = x+4, at+pixel {
-				p := row[x : x+4 : x+4]
-				p[0], p[1], p[2], p[3] = from[at], from[at+channel], from[at+2*channel], 255
+		annotate.Rows(m.Width(), m.Height(), func(y0, y1 int) {
+			for y := y0; y < y1; y++ {
+				row, from := out.Pix[y*out.Stride:(y+1)*out.Stride], src[y*int(l.StrideRow):]
+				for at := 0; len(row) >= 4; at, row = at+pixel, row[4:] {
+					rgb := uint32(from[at]) | uint32(from[at+channel])<<8 | uint32(from[at+2*channel])<<16
+					binary.LittleEndian.PutUint32(row, rgb|255<<24)
+				}
 			}
-		}
+		})
 		return nil
 	})
 	if err != nil {

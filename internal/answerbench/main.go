@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"image"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"github.com/torchvit/torchvit/coco"
 	"github.com/torchvit/torchvit/det"
 	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/whole"
 	"github.com/torchvit/torchvit/seg"
 	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/torch/npy"
@@ -176,11 +179,11 @@ func (b *bench) attend(ctx context.Context, path string, stored map[string]*torc
 	if err := npy.WriteFile(filepath.Join(b.out, "attend.npy"), weights); err != nil {
 		return err
 	}
-	drawn, err := vit.OverlayHeatMap(img, a.Mean(), a.Rows, a.Columns, vit.HeatMapOptions{})
+	drawn, err := vit.OverlayHeatMap(img, a.Mean(), a.Rows, a.Columns, vit.HeatMapOptions{InPlace: true})
 	if err != nil {
 		return err
 	}
-	return annotate.WriteImage(filepath.Join(b.out, "attend.jpg"), drawn)
+	return b.picture(ctx, "attend.jpg", drawn)
 }
 
 func (b *bench) segment(ctx context.Context, path string, stored map[string]*torch.Tensor) error {
@@ -219,11 +222,11 @@ func (b *bench) segment(ctx context.Context, path string, stored map[string]*tor
 	if err != nil {
 		return err
 	}
-	drawn, err := seg.Overlay(img, maps[0], seg.OverlayOptions{Palette: palette, Labels: labels})
+	drawn, err := seg.Overlay(img, maps[0], seg.OverlayOptions{InPlace: true, Palette: palette, Labels: labels})
 	if err != nil {
 		return err
 	}
-	return annotate.WriteImage(filepath.Join(b.out, "segment.jpg"), drawn)
+	return b.picture(ctx, "segment.jpg", drawn)
 }
 
 func (b *bench) detect(ctx context.Context, path string, stored map[string]*torch.Tensor) error {
@@ -279,9 +282,16 @@ func (b *bench) found(ctx context.Context, name, path string, stored map[string]
 	if err != nil {
 		return err
 	}
-	drawn, err := det.Draw(img, detections[0], det.DrawOptions{})
+	drawn, err := det.Draw(img, detections[0], det.DrawOptions{InPlace: true})
 	if err != nil {
 		return err
 	}
-	return annotate.WriteImage(filepath.Join(b.out, name+".jpg"), drawn)
+	return b.picture(ctx, name+".jpg", drawn)
+}
+
+// picture writes a JPEG as the commands do.
+func (b *bench) picture(ctx context.Context, name string, img image.Image) error {
+	return whole.Write(filepath.Join(b.out, name), func(w io.Writer) error {
+		return transforms.EncodeJPEG(ctx, w, img, annotate.JPEGQuality)
+	})
 }
