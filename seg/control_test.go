@@ -231,7 +231,7 @@ func TestOptionErrors(t *testing.T) {
 		{nil, seg.SegmentOptions{Scales: []float64{1, 0}}, "scales: got [1 0]"},
 		{nil, seg.SegmentOptions{Scales: []float64{math.Inf(1)}}, "scales"},
 		{nil, seg.SegmentOptions{Flip: true, Logits: true}, "want Probabilities"},
-		{fixed, seg.SegmentOptions{Scales: []float64{2}}, "want scale 1, or Slide"},
+		{fixed, seg.SegmentOptions{Scales: []float64{2}}, "want scale 1, Slide, or input.dynamic"},
 		{nil, slide(seg.Slide{Rule: "tiles"}), `rule: got "tiles", want mmseg or segmenter`},
 		{unknown, slide(seg.Slide{}), "names no input.size"},
 		{nil, slide(seg.Slide{Window: []int{}}), "window: got none"},
