@@ -73,6 +73,7 @@ var fields = []struct {
 	{"thresholds.score", func(to, from *Metadata) { to.thresholds().Score = from.Thresholds.Score }},
 	{"thresholds.iou", func(to, from *Metadata) { to.thresholds().IoU = from.Thresholds.IoU }},
 	{"thresholds.mask", func(to, from *Metadata) { to.thresholds().Mask = from.Thresholds.Mask }},
+	{"training", func(to, from *Metadata) { to.Training = from.Training }},
 	{"reference", func(to, from *Metadata) { to.Reference = from.Reference }},
 }
 

@@ -105,8 +105,43 @@ type Metadata struct {
 	Palette [][3]uint8 `json:"palette,omitempty"`
 	// Thresholds are those that the model was tuned for.
 	Thresholds *Thresholds `json:"thresholds,omitempty"`
+	// Training says how the weights were made, nil where nobody wrote it down. Nothing depends on it.
+	Training *Training `json:"training,omitempty"`
 	// Reference says what torchvit verify replays.
 	Reference *Reference `json:"reference,omitempty"`
+}
+
+// Training is the "training" part of [Metadata]. What does not apply is left out.
+type Training struct {
+	// By is the program that trained.
+	By string `json:"by,omitempty"`
+	// From is the model file that training started from, Weights another one whose parameters it took.
+	From    string `json:"from,omitempty"`
+	Weights string `json:"weights,omitempty"`
+	// Data is the data set, Images the number of its images, Validation what Value was measured on.
+	Data       string `json:"data,omitempty"`
+	Images     int    `json:"images,omitempty"`
+	Validation string `json:"validation,omitempty"`
+	// Epochs ran, each over all images, and made Steps steps of the optimizer, each of BatchSize images.
+	Epochs    int `json:"epochs,omitempty"`
+	Steps     int `json:"steps,omitempty"`
+	BatchSize int `json:"batch_size,omitempty"`
+	// Optimizer, Schedule and Precision by name: adamw, cosine, bfloat16.
+	Optimizer   string  `json:"optimizer,omitempty"`
+	LR          float64 `json:"lr,omitempty"`
+	WeightDecay float64 `json:"weight_decay,omitempty"`
+	LayerDecay  float64 `json:"layer_decay,omitempty"`
+	Schedule    string  `json:"schedule,omitempty"`
+	Precision   string  `json:"precision,omitempty"`
+	// Freeze tells what stayed as it was, Head which part of the head began anew.
+	Freeze string `json:"freeze,omitempty"`
+	Head   string `json:"head,omitempty"`
+	Seed   int64  `json:"seed,omitempty"`
+	// Epoch, from 1, is the one whose weights the file has: the best one by Metric, whose Value is that of
+	// the metric or, where there is no metric, the loss.
+	Epoch  int     `json:"epoch,omitempty"`
+	Metric string  `json:"metric,omitempty"`
+	Value  float64 `json:"value,omitempty"`
 }
 
 // InputSpec is the "input" part of [Metadata].
@@ -165,6 +200,8 @@ type Thresholds struct {
 // Reference is the "reference" part of [Metadata]: calls that Python made when it exported the file, whose
 // inputs and answers are in torchvit.reference.npz.
 type Reference struct {
+	// By is the program that computed the answers where that is not Python's PyTorch: "torchvit".
+	By    string `json:"by,omitempty"`
 	Torch string `json:"torch"`
 	// Threads is torch.get_num_threads().
 	Threads int `json:"threads"`
@@ -476,7 +513,7 @@ func (m *Metadata) validate() error {
 	if m.Output.Kind != "" && !slices.Contains(kinds, m.Output.Kind) {
 		return fmt.Errorf("output.kind: got %s, want %s for task %s", quote(m.Output.Kind), strings.Join(kinds, " or "), m.Task)
 	}
-	for _, check := range []func() error{m.Input.validate, m.Output.validate, m.validatePreprocess, m.Tokens.validate, m.validateClasses, m.Reference.validate} {
+	for _, check := range []func() error{m.Input.validate, m.Output.validate, m.validatePreprocess, m.Tokens.validate, m.validateClasses, m.Training.validate, m.Reference.validate} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -645,9 +682,36 @@ func (m *Metadata) validateClasses() error {
 	return nil
 }
 
+func (t *Training) validate() error {
+	if t == nil {
+		return nil
+	}
+	for _, f := range []struct{ path, text string }{
+		{"by", t.By},
+		{"from", t.From},
+		{"weights", t.Weights},
+		{"data", t.Data},
+		{"validation", t.Validation},
+		{"optimizer", t.Optimizer},
+		{"schedule", t.Schedule},
+		{"precision", t.Precision},
+		{"freeze", t.Freeze},
+		{"head", t.Head},
+		{"metric", t.Metric},
+	} {
+		if err := plainText("training."+f.path, f.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *Reference) validate() error {
 	if r == nil {
 		return nil
+	}
+	if err := plainText("reference.by", r.By); err != nil {
+		return err
 	}
 	if !torchVersion.MatchString(r.Torch) {
 		return fmt.Errorf("reference.torch: got %s, want a version such as 2.15.0", quote(r.Torch))

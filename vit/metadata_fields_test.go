@@ -19,7 +19,10 @@ const full = `{"format":1,"task":"segmentation","architecture":"vit_tiny_patch16
 "interpolation":"bicubic","antialias":true,"crop":{"rule":"none","size":[]},"mean":[0.5,0.5,0.5],"std":[0.5,0.5,0.5],"normalize":"torchvision"},
 "tokens":{"patch_size":[16,16],"prefix":1,"num_heads":3,"depth":12,"embed_dim":192},"output":{"kind":"segmentation_logits"},
 "labels":["nothing","Käse"],"palette":[[0,0,0],[255,10,1]],"thresholds":{"score":0.5},
-"reference":{"torch":"2.15.0+cpu","threads":2,"dtype":"bfloat16","cpu_vendor":"AuthenticAMD","cpu_capability":"AVX512","atol":1e-4,"rtol":0.0001,
+"training":{"by":"torchvit","from":"a.pt","weights":"b.pt","data":"train","images":6000,"validation":"val","epochs":3,"steps":563,"batch_size":32,
+"optimizer":"adamw","lr":1e-3,"weight_decay":0.05,"layer_decay":0.75,"schedule":"cosine","precision":"bfloat16","freeze":"vit","head":"all","seed":-7,
+"epoch":2,"metric":"mIoU","value":0.5},
+"reference":{"by":"torchvit","torch":"2.15.0+cpu","threads":2,"dtype":"bfloat16","cpu_vendor":"AuthenticAMD","cpu_capability":"AVX512","atol":1e-4,"rtol":0.0001,
 "calls":[{"method":"forward","inputs":[{"image":"c0.image"}],"outputs":["out"]},
 {"method":"forward_blocks","inputs":[{"tensor":"c1.in0"},{"ints":[2,5]}],"outputs":["out.0","out.1"]},
 {"method":"attention","inputs":[{"tensor":"c2.in0"},{"int":-1}],"outputs":["out"]},
@@ -34,6 +37,12 @@ func TestMetadataHoldsEveryField(t *testing.T) {
 	require.Equal(t, [][3]uint8{{0, 0, 0}, {255, 10, 1}}, m.Palette)
 	require.Equal(t, []string{"nothing", "Käse"}, m.Labels)
 	require.InDelta(t, 0.5, *m.Thresholds.Score, 0)
+	require.Equal(t, &vit.Training{
+		By: "torchvit", From: "a.pt", Weights: "b.pt", Data: "train", Images: 6000, Validation: "val", Epochs: 3, Steps: 563, BatchSize: 32,
+		Optimizer: "adamw", LR: 1e-3, WeightDecay: 0.05, LayerDecay: 0.75, Schedule: "cosine", Precision: "bfloat16", Freeze: "vit", Head: "all",
+		Seed: -7, Epoch: 2, Metric: "mIoU", Value: 0.5,
+	}, m.Training)
+	require.Equal(t, "torchvit", m.Reference.By)
 	require.Equal(t, []int64{}, m.Reference.Calls[3].Inputs[1].Ints, "an empty list is a list")
 	require.Equal(t, []string{
 		"c0.image", "c0.out", "c1.in0", "c1.out.0", "c1.out.1", "c2.in0", "c2.out",
@@ -76,6 +85,9 @@ func TestMetadataIsReadStrictly(t *testing.T) {
 		{`"segmentation_logits"`, `"logits"`, `output.kind: got "logits", want segmentation_logits or class_map for task segmentation`},
 		{`"labels":["nothing","Käse"]`, `"labels":["nothing","a\u0007"]`, "labels[1]: got"},
 		{`"labels":["nothing","Käse"]`, `"labels":["nothing"]`, "palette: got 2 colours, want one for each of the 1 labels"},
+		{`"seed":-7`, `"seed":0.5`, "training.seed: got the number 0.5, want a whole number"},
+		{`"metric":"mIoU"`, `"metric":"m\nIoU"`, "training.metric: got"},
+		{`"by":"torchvit","torch"`, `"by":"\u0007","torch"`, "reference.by: got"},
 		{`[255,10,1]`, `[256,10,1]`, "palette[1][0]: got the number 256, want a whole number of 0 to 255"},
 		{`[255,10,1]`, `[255,10]`, "palette[1]: got a list of 2, want a list of 3"},
 		{`"score":0.5`, `"score":-0.1`, "thresholds.score: got -0.1"},

@@ -26,6 +26,8 @@ var (
 type VerifyReport struct {
 	// Model is the file.
 	Model string `json:"model"`
+	// By is the program that computed the reference where that is not Python's PyTorch.
+	By string `json:"by,omitempty"`
 	// OK is true where every output is as the mode demands.
 	OK bool `json:"ok"`
 	// Exact tells that equal bits were demanded, else the tolerance |got - want| <= atol + rtol * |want|.
@@ -117,7 +119,7 @@ func Verify(ctx context.Context, path string, o Options) (*VerifyReport, error) 
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: reference.dtype: %w", path, err)
 	}
-	r := &VerifyReport{Model: path, ATol: ref.ATol, RTol: ref.RTol}
+	r := &VerifyReport{Model: path, By: ref.By, ATol: ref.ATol, RTol: ref.RTol}
 	info, err := torch.RuntimeInfo()
 	if err != nil {
 		return nil, err
@@ -424,6 +426,9 @@ func (r *VerifyReport) String() string {
 	verdict := "verified"
 	if !r.OK {
 		verdict = "FAILED"
+	}
+	if r.By != "" {
+		mode += ", computed by " + r.By
 	}
 	return fmt.Sprintf("%s: %s: %d outputs of %d calls, %s", filepath.Base(r.Model), verdict, outputs, len(r.Calls), mode)
 }

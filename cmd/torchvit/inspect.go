@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -347,12 +348,42 @@ func (in *inspection) printKnown(line func(name, format string, args ...any)) {
 		}
 		known("thresholds", strings.Join(limits, ", "), "thresholds.score", "thresholds.iou", "thresholds.mask")
 	}
+	if t := m.Training; t != nil {
+		known("training", trainingText(t), "training")
+	}
 	switch r := m.Reference; {
 	case r != nil:
-		line("reference", "%d calls by torch %s with %d thread(s), %s, on %s with %s; `torchvit verify` replays them", len(r.Calls), r.Torch, r.Threads, r.DType, r.CPUVendor, r.CPUCapability)
+		line("reference", "%d calls by %s %s with %d thread(s), %s, on %s with %s; `torchvit verify` replays them", len(r.Calls), strings.TrimPrefix(r.By+" with torch", " with "), r.Torch, r.Threads, r.DType, r.CPUVendor, r.CPUCapability)
 	case in.Metadata != nil:
 		line("reference", "none: `torchvit verify` has nothing to replay")
 	}
+}
+
+// trainingText says in one line how the weights were made.
+func trainingText(t *vit.Training) string {
+	var parts []string
+	add := func(format, value string) {
+		if value != "" {
+			parts = append(parts, fmt.Sprintf(format, value))
+		}
+	}
+	add("from %s", t.From)
+	add("with the weights of %s", t.Weights)
+	data := t.Data
+	if data != "" && t.Images > 0 {
+		data = fmt.Sprintf("%s (%d images)", data, t.Images)
+	}
+	add("on %s", data)
+	if t.Epochs > 0 {
+		parts = append(parts, fmt.Sprintf("%d epochs", t.Epochs))
+	}
+	add("%s", t.Optimizer)
+	add("seed %s", strconv.FormatInt(t.Seed, 10))
+	if t.Metric != "" {
+		parts = append(parts, fmt.Sprintf("%s %.4f after epoch %d", t.Metric, t.Value, t.Epoch))
+	}
+	add("by %s", t.By)
+	return strings.Join(parts, ", ")
 }
 
 // printMissing says for each task what it lacks and what gives it.

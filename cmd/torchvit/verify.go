@@ -78,6 +78,9 @@ func printVerifyReport(w io.Writer, r *vit.VerifyReport) error {
 	} else {
 		fmt.Fprintf(w, "  tolerance |got - want| <= %g + %g * |want|: %s\n", r.ATol, r.RTol, r.Why)
 	}
+	if r.By != "" {
+		fmt.Fprintf(w, "  the reference was computed by %s through libtorch, not by Python\n", r.By)
+	}
 	outputs := 0
 	for _, c := range r.Calls {
 		fmt.Fprintf(w, "  %s(", c.Method)
