@@ -43,6 +43,12 @@ static tv_status* (*p_tv_tensor_copy)(tv_tensor* dst, const tv_tensor* src, int3
 static tv_status* (*p_tv_tensor_to_dlpack)(const tv_tensor* t, void** out);
 static tv_status* (*p_tv_tensor_from_dlpack)(void* managed, tv_tensor** out);
 static void (*p_tv_dlpack_free)(void* managed);
+static tv_status* (*p_tv_backward)(const tv_node* nodes, int32_t nodes_len, int32_t retain_graph, int32_t create_graph, tv_mode mode);
+static tv_status* (*p_tv_gradients)(const tv_node* nodes, int32_t nodes_len, int32_t retain_graph, int32_t create_graph, int32_t allow_unused, tv_mode mode, tv_values** out);
+static tv_status* (*p_tv_tensor_grad)(const tv_tensor* t, tv_tensor** out);
+static tv_status* (*p_tv_tensor_set_requires_grad)(tv_tensor* t, int32_t on);
+static tv_status* (*p_tv_rng_state)(tv_tensor** out);
+static tv_status* (*p_tv_set_rng_state)(const tv_tensor* state);
 static void (*p_tv_values_read)(tv_values* v, const tv_node** nodes, int64_t* count, const char** text, int64_t* text_len);
 static void (*p_tv_values_free)(tv_values* v);
 static tv_status* (*p_tv_operator_find)(const char* name, int64_t name_len, tv_operator** out);
@@ -94,6 +100,12 @@ const char* tvgo_resolve(void* library) {
   *(void**)&p_tv_tensor_to_dlpack = find(library, "tv_tensor_to_dlpack", &missing);
   *(void**)&p_tv_tensor_from_dlpack = find(library, "tv_tensor_from_dlpack", &missing);
   *(void**)&p_tv_dlpack_free = find(library, "tv_dlpack_free", &missing);
+  *(void**)&p_tv_backward = find(library, "tv_backward", &missing);
+  *(void**)&p_tv_gradients = find(library, "tv_gradients", &missing);
+  *(void**)&p_tv_tensor_grad = find(library, "tv_tensor_grad", &missing);
+  *(void**)&p_tv_tensor_set_requires_grad = find(library, "tv_tensor_set_requires_grad", &missing);
+  *(void**)&p_tv_rng_state = find(library, "tv_rng_state", &missing);
+  *(void**)&p_tv_set_rng_state = find(library, "tv_set_rng_state", &missing);
   *(void**)&p_tv_values_read = find(library, "tv_values_read", &missing);
   *(void**)&p_tv_values_free = find(library, "tv_values_free", &missing);
   *(void**)&p_tv_operator_find = find(library, "tv_operator_find", &missing);
@@ -145,6 +157,12 @@ tv_status* tv_tensor_copy(tv_tensor* dst, const tv_tensor* src, int32_t non_bloc
 tv_status* tv_tensor_to_dlpack(const tv_tensor* t, void** out) { return p_tv_tensor_to_dlpack(t, out); }
 tv_status* tv_tensor_from_dlpack(void* managed, tv_tensor** out) { return p_tv_tensor_from_dlpack(managed, out); }
 void tv_dlpack_free(void* managed) { p_tv_dlpack_free(managed); }
+tv_status* tv_backward(const tv_node* nodes, int32_t nodes_len, int32_t retain_graph, int32_t create_graph, tv_mode mode) { return p_tv_backward(nodes, nodes_len, retain_graph, create_graph, mode); }
+tv_status* tv_gradients(const tv_node* nodes, int32_t nodes_len, int32_t retain_graph, int32_t create_graph, int32_t allow_unused, tv_mode mode, tv_values** out) { return p_tv_gradients(nodes, nodes_len, retain_graph, create_graph, allow_unused, mode, out); }
+tv_status* tv_tensor_grad(const tv_tensor* t, tv_tensor** out) { return p_tv_tensor_grad(t, out); }
+tv_status* tv_tensor_set_requires_grad(tv_tensor* t, int32_t on) { return p_tv_tensor_set_requires_grad(t, on); }
+tv_status* tv_rng_state(tv_tensor** out) { return p_tv_rng_state(out); }
+tv_status* tv_set_rng_state(const tv_tensor* state) { return p_tv_set_rng_state(state); }
 void tv_values_read(tv_values* v, const tv_node** nodes, int64_t* count, const char** text, int64_t* text_len) { p_tv_values_read(v, nodes, count, text, text_len); }
 void tv_values_free(tv_values* v) { p_tv_values_free(v); }
 tv_status* tv_operator_find(const char* name, int64_t name_len, tv_operator** out) { return p_tv_operator_find(name, name_len, out); }

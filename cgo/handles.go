@@ -58,6 +58,7 @@ const (
 	Unsupported
 	Script
 	Runtime
+	Autograd
 	NotLoaded
 )
 

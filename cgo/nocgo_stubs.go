@@ -10,6 +10,26 @@ var _ unsafe.Pointer
 
 var errNoCgo = &Status{Code: NotLoaded, Message: "this program was built with CGO_ENABLED=0, want a build with cgo"}
 
+// Backward needs cgo.
+func Backward(nodes []Node, retainGraph, createGraph bool, mode Mode) (r0 error) { return errNoCgo }
+
+// Gradients needs cgo.
+func Gradients(nodes []Node, retainGraph, createGraph, allowUnused bool, mode Mode) (r0 Values, r1 error) {
+	return r0, errNoCgo
+}
+
+// TensorGrad needs cgo.
+func TensorGrad(t Tensor) (r0 Tensor, r1 error) { return r0, errNoCgo }
+
+// TensorSetRequiresGrad needs cgo.
+func TensorSetRequiresGrad(t Tensor, on bool) (r0 error) { return errNoCgo }
+
+// RNGState needs cgo.
+func RNGState() (r0 Tensor, r1 error) { return r0, errNoCgo }
+
+// SetRNGState needs cgo.
+func SetRNGState(state Tensor) (r0 error) { return errNoCgo }
+
 // CUDALoaded needs cgo.
 func CUDALoaded() (r0 bool) { return r0 }
 

@@ -40,6 +40,9 @@ var (
 	ErrUnsupported = errors.New("not supported")
 	// ErrScript: TorchScript code raised an exception.
 	ErrScript = errors.New("exception in TorchScript")
+	// ErrAutograd: a tensor without a graph, a graph that is gone, or a tensor of inference mode where
+	// gradients are asked for.
+	ErrAutograd = errors.New("no gradient")
 	// ErrLayout: the tensor's memory cannot be seen as a slice.
 	ErrLayout = errors.New("wrong memory layout")
 )
@@ -55,6 +58,7 @@ var sentinels = map[cgo.Code]error{
 	cgo.Value:           ErrValue,
 	cgo.Unsupported:     ErrUnsupported,
 	cgo.Script:          ErrScript,
+	cgo.Autograd:        ErrAutograd,
 	cgo.NotLoaded:       ErrNotInstalled,
 }
 

@@ -74,12 +74,18 @@ func TestUseAfterClose(t *testing.T) {
 		"ToDLPack":   func(x *torch.Tensor) error { return discard(x.ToDLPack()) },
 		"Numpy":      func(x *torch.Tensor) error { return discard(x.Numpy()) },
 		"SaveNpy":    func(x *torch.Tensor) error { return torch.SaveNpy(filepath.Join(t.TempDir(), "x"), x) },
+		"Grad":       func(x *torch.Tensor) error { return discard(x.Grad()) },
+		"Detach":     func(x *torch.Tensor) error { return discard(x.Detach()) },
+		"Backward":   func(x *torch.Tensor) error { return torch.Backward(t.Context(), x, torch.BackwardOptions{}) },
+		"SetGrad":    func(x *torch.Tensor) error { return x.SetRequiresGrad(true) },
+		"SetRNG":     func(x *torch.Tensor) error { return torch.SetRNGState(x) },
 		"Use":        func(x *torch.Tensor) error { _, _, err := x.Use(); return err },
 	}
 	for name, use := range uses {
 		assert.ErrorIs(t, use(closed), torch.ErrClosed, name)
 		assert.ErrorIs(t, use(nil), torch.ErrInvalidArgument, name)
 	}
+	assert.ErrorIs(t, discard(torch.Gradients(t.Context(), []*torch.Tensor{open}, []*torch.Tensor{closed}, torch.GradientsOptions{})), torch.ErrClosed)
 	assert.ErrorIs(t, discard(closed.Add(open)), torch.ErrClosed)
 	assert.ErrorIs(t, discard(open.Add(closed)), torch.ErrClosed)
 	assert.ErrorIs(t, discard(torch.Stack([]*torch.Tensor{open, closed}, 0)), torch.ErrClosed)

@@ -64,9 +64,6 @@ func (t *Tensor) Unsqueeze(dim int64) (*Tensor, error) { return t.op("aten::unsq
 // Expand is Tensor.expand; -1 keeps a size.
 func (t *Tensor) Expand(shape ...int64) (*Tensor, error) { return t.op("aten::expand", shape) }
 
-// Detach is Tensor.detach: the same memory without a graph.
-func (t *Tensor) Detach() (*Tensor, error) { return t.op("aten::detach") }
-
 // Index is t[i, j, ...]: one index for each of the first dimensions.
 func (t *Tensor) Index(indices ...int64) (*Tensor, error) {
 	if t == nil {

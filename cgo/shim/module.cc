@@ -252,8 +252,14 @@ tv_status* tv_module_tensors(tv_module* m, int32_t which, tv_values** out) {
     } else {
       for (const auto& b : m->m.named_buffers()) all.emplace_back(b.name, b.value);
     }
-    tv::add_node(v.get(), TV_DICT, static_cast<int64_t>(all.size()));
+    std::unordered_set<const void*> seen;
+    all.erase(
+        std::remove_if(all.begin(), all.end(),
+                       [&](const auto& named) { return !seen.insert(named.second.unsafeGetTensorImpl()).second; }),
+        all.end());
+    tv::add_node(v.get(), TV_LIST, static_cast<int64_t>(all.size()))->i = -1;
     for (auto& [name, t] : all) {
+      tv::add_node(v.get(), TV_TUPLE, 2);
       tv::add_string(v.get(), name);
       v->nodes.push_back(tv::tensor_node(std::move(t)));
     }

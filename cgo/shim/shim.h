@@ -42,6 +42,7 @@ enum {
   TV_UNSUPPORTED = 9,
   TV_SCRIPT = 10,
   TV_RUNTIME = 11,
+  TV_AUTOGRAD = 12,
 };
 
 // Kinds of a tv_node.
@@ -172,6 +173,23 @@ TV_API tv_status* tv_tensor_from_dlpack(void* managed, tv_tensor** out);
 // Calls the deleter of a DLManagedTensor* that nobody took.
 TV_API void tv_dlpack_free(void* managed);
 
+// --- autograd -------------------------------------------------------------------------------------
+
+// Wraps torch.autograd.backward: nodes are a list of roots and a list of their gradients, in which None
+// stands for 1. Gradients are added to those that the leaves have.
+TV_API tv_status* tv_backward(const tv_node* nodes, int32_t nodes_len, int32_t retain_graph, int32_t create_graph,
+                              tv_mode mode);
+// Wraps torch.autograd.grad: nodes are a list of outputs, one of inputs, and one of the outputs' gradients.
+// The result is a list of a tensor for each input, None where it was not used.
+TV_API tv_status* tv_gradients(const tv_node* nodes, int32_t nodes_len, int32_t retain_graph, int32_t create_graph,
+                               int32_t allow_unused, tv_mode mode, tv_values** out);
+// Tensor.grad, which shares the memory; *out is NULL where there is none.
+TV_API tv_status* tv_tensor_grad(const tv_tensor* t, tv_tensor** out);
+TV_API tv_status* tv_tensor_set_requires_grad(tv_tensor* t, int32_t on);
+// The state of the CPU's generator: torch.get_rng_state and set_rng_state.
+TV_API tv_status* tv_rng_state(tv_tensor** out);
+TV_API tv_status* tv_set_rng_state(const tv_tensor* state);
+
 // --- values ---------------------------------------------------------------------------------------
 
 // Results that are not one plain node. Reading takes the tensors out: after it they belong to the
@@ -206,7 +224,8 @@ TV_API tv_status* tv_module_describe(tv_module* m, tv_values** out);
 // Runs a method by its index.
 TV_API tv_status* tv_module_call(tv_module* m, int32_t method, const tv_node* nodes, int32_t nodes_len, int32_t nargs,
                                  const char* text, int64_t text_len, tv_mode mode, tv_node* out, tv_values** more);
-// Parameters (which = 0) or buffers (which = 1): a dict from name to tensor, which share the memory.
+// Parameters (which = 0) or buffers (which = 1): a list of tuples (name, tensor) in the order of Python's
+// named_parameters, a shared tensor once. They share the memory.
 TV_API tv_status* tv_module_tensors(tv_module* m, int32_t which, tv_values** out);
 TV_API tv_status* tv_module_get_attribute(tv_module* m, const char* name, int64_t name_len, tv_values** out);
 TV_API tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_t name_len, const tv_node* nodes,

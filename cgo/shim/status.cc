@@ -92,6 +92,11 @@ int32_t code_of(const std::string& what) {
       has(what, "DefaultCPUAllocator: not enough memory"))
     return TV_OUT_OF_MEMORY;
   if (has(what, "Unknown builtin op")) return TV_NOT_FOUND;
+  if (has(what, "does not require grad") || has(what, "backward through the graph a second time") ||
+      has(what, "nference tensor") || has(what, "leaf variables") || has(what, "leaf Variable") ||
+      has(what, "needed for gradient computation") || has(what, "not have been used in the graph"))
+    return TV_AUTOGRAD;
+  if (has(what, "only for scalar outputs")) return TV_SHAPE;
   if (has(what, "scalar type") || has(what, "dtype") || has(what, "did not match")) return TV_DTYPE;
   if (has(what, "must match the size") || has(what, "shapes cannot be multiplied") || has(what, "size mismatch") ||
       has(what, "invalid for input of size") || has(what, "but got input of size") || has(what, "Sizes of tensors") ||

@@ -360,23 +360,25 @@ func (m *Module) tensors(op string, buffers bool) ([]NamedTensor, error) {
 		if err != nil {
 			return err
 		}
-		byName, _ := torch.DecodeValues(values).(map[string]any)
-		for name, t := range byName {
-			tensor, _ := t.(*torch.Tensor)
+		named, _ := torch.DecodeValues(values).(torch.List)
+		for _, v := range named {
+			pair, _ := v.(torch.Tuple)
+			name, _ := pair[0].(string)
+			tensor, _ := pair[1].(*torch.Tensor)
 			out = append(out, NamedTensor{name, tensor})
 		}
 		return nil
 	})
-	slices.SortFunc(out, func(a, b NamedTensor) int { return strings.Compare(a.Name, b.Name) })
 	return out, err
 }
 
-// NamedParameters gives the parameters, submodules' too, sorted by name. They share the module's
-// memory; the caller closes them.
+// NamedParameters gives the parameters, submodules' too, in the order of Python's named_parameters: the
+// order in which the module declares them. A parameter that several submodules share comes once, under its
+// first name. They share the module's memory; the caller closes them.
 func (m *Module) NamedParameters() ([]NamedTensor, error) { return m.tensors("parameters", false) }
 
-// NamedBuffers gives the buffers, submodules' too, sorted by name. They share the module's memory; the
-// caller closes them.
+// NamedBuffers gives the buffers, submodules' too, in the order of Python's named_buffers. They share the
+// module's memory; the caller closes them.
 func (m *Module) NamedBuffers() ([]NamedTensor, error) { return m.tensors("buffers", true) }
 
 // Attribute reads an attribute of the module itself.

@@ -146,7 +146,7 @@ func TestParametersAndBuffers(t *testing.T) {
 		assert.True(t, p.Tensor.RequiresGrad())
 		p.Tensor.Close()
 	}
-	assert.Equal(t, []string{"p_bfloat16 bfloat16", "p_float16 float16", "p_float32 float32", "p_float64 float64"}, names)
+	assert.Equal(t, []string{"p_float16 float16", "p_bfloat16 bfloat16", "p_float32 float32", "p_float64 float64"}, names)
 	assert.Len(t, buffers, 10)
 	for _, b := range buffers {
 		assert.Equal(t, "b_"+b.Tensor.DType().String(), b.Name)
@@ -158,9 +158,9 @@ func TestParametersAndBuffers(t *testing.T) {
 	parameters, err = m.NamedParameters()
 	require.NoError(t, err)
 	require.Len(t, parameters, 2)
-	assert.Equal(t, "linear.bias", parameters[0].Name)
-	assert.Equal(t, "linear.weight", parameters[1].Name)
-	weight := parameters[1].Tensor
+	assert.Equal(t, "linear.weight", parameters[0].Name, "Python's order")
+	assert.Equal(t, "linear.bias", parameters[1].Name)
+	weight := parameters[0].Tensor
 	require.NoError(t, torch.WithData(weight, func(w []float32) error {
 		assert.Equal(t, []float32{1, 0, 0, 1}, w)
 		w[0] = 10
