@@ -68,15 +68,21 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape)
 
 
-def load_garments(train: bool, folder: Path | None = None) -> Garments:
-    """Loads Fashion-MNIST's training or test split."""
+def load_arrays(train: bool, folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Loads Fashion-MNIST's training or test split: uint8 (n, 28, 28) and (n)."""
     candidates = [folder] if folder else FASHION_MNIST
     found = next((c for c in candidates if c.is_dir()), None)
     if found is None:
         raise SystemExit("Fashion-MNIST not found: apt-get install dataset-fashion-mnist")
     prefix = "train" if train else "t10k"
-    images = read_idx(found / f"{prefix}-images-idx3-ubyte.gz").astype(np.float32)
-    labels = read_idx(found / f"{prefix}-labels-idx1-ubyte.gz").astype(np.int64)
+    images = read_idx(found / f"{prefix}-images-idx3-ubyte.gz")
+    return images, read_idx(found / f"{prefix}-labels-idx1-ubyte.gz")
+
+
+def load_garments(train: bool, folder: Path | None = None) -> Garments:
+    """Loads Fashion-MNIST's training or test split."""
+    pixels, classes = load_arrays(train, folder)
+    images, labels = pixels.astype(np.float32), classes.astype(np.int64)
     grey = torch.from_numpy(images)[:, None]
     # The background is exactly 0; closing by one pixel fills the dark seams of a garment.
     solid = (grey > 8).float()
