@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -476,138 +477,13 @@ func writeConfusion(dir, title string, m *vit.ConfusionMatrix, labels []string) 
 	return []string{picture, table}, nil
 }
 
-// leftOut is the class of what --classes leaves out.
-const leftOut = -1
-
-// matchClasses gives the model's class for each of the data set's classes, leftOut for those that do not count;
-// nil where the data set's classes are the model's.
+// matchClasses is dataset.Set.Match; what is wrong with --classes is about usage.
 func matchClasses(set *dataset.Set, labels, given []string) ([]int, error) {
-	classes := make([]int, len(set.Classes))
-	places := func(i int) int { return i }
-	ids := func(i int) int {
-		if i < len(set.IDs) {
-			return int(set.IDs[i])
-		}
-		return i
+	classes, err := set.Match(labels, given...)
+	if errors.Is(err, dataset.ErrGiven) {
+		return nil, usagef("--%v", err)
 	}
-	by := func(place func(int) int) ([]int, error) {
-		for i := range classes {
-			if classes[i] = place(i); len(labels) > 0 && classes[i] >= len(labels) {
-				return nil, fmt.Errorf("--classes: %w: the data set's %s is number %d, and the model has %d labels", vit.ErrClass, set.Classes[i], classes[i], len(labels))
-			}
-		}
-		return classes, nil
-	}
-	switch {
-	case len(given) == 1 && given[0] == "index":
-		return by(places)
-	case len(given) == 1 && given[0] == "id":
-		return by(ids)
-	case len(set.Classes) == 0 && len(given) == 0:
-		return nil, nil
-	case len(labels) == 0 && len(given) == 0:
-		return by(ids)
-	}
-	table, err := givenClasses(set, labels, given)
-	if err != nil {
-		return nil, err
-	}
-	names := nameClasses(labels)
-	var unknown []string
-	for i, class := range set.Classes {
-		if c, ok := table[i]; ok {
-			classes[i] = c
-		} else if c, ok := names.find(class); ok {
-			classes[i] = c
-		} else {
-			unknown = append(unknown, class)
-		}
-	}
-	if len(unknown) == len(classes) && len(classes) == len(labels) && wordNetIDs(set.Classes) {
-		return by(places) // ImageNet's folders, in the order of its classes
-	}
-	if len(unknown) > 0 {
-		return nil, fmt.Errorf("%w: %d of the data set's %d classes are none of the model's labels: %s; say --classes %q with the model's label, or %q to leave it out; the labels are %s",
-			vit.ErrClass, len(unknown), len(classes), shortList(unknown, 20), unknown[0]+"=LABEL", unknown[0]+"=", shortList(labels, 20))
-	}
-	return classes, nil
-}
-
-// givenClasses reads --classes.
-func givenClasses(set *dataset.Set, labels, given []string) (map[int]int, error) {
-	table := map[int]int{}
-	of, names := nameClasses(set.Classes), nameClasses(labels)
-	for _, text := range given {
-		name, label, ok := strings.Cut(text, "=")
-		if !ok {
-			return nil, usagef("--classes %s: want NAME=LABEL, index or id", text)
-		}
-		class, ok := of.find(name)
-		if n, err := strconv.Atoi(name); !ok && err == nil && n >= 0 && n < len(set.Classes) {
-			class, ok = n, true
-		}
-		if !ok {
-			return nil, usagef("--classes %s: the data set has no class %s; it has %s", text, name, shortList(set.Classes, 20))
-		}
-		if label == "" {
-			table[class] = leftOut
-			continue
-		}
-		c, ok := names.find(label)
-		if n, err := strconv.Atoi(label); !ok && err == nil && n >= 0 && (n < len(labels) || len(labels) == 0) {
-			c, ok = n, true
-		}
-		if !ok {
-			return nil, usagef("--classes %s: the model has no label %s; it has %s", text, label, shortList(labels, 20))
-		}
-		table[class] = c
-	}
-	return table, nil
-}
-
-// wordNetIDs tells whether names are ImageNet's folders: n01440764.
-func wordNetIDs(names []string) bool {
-	for _, name := range names {
-		if len(name) != 9 || name[0] != 'n' || strings.Trim(name[1:], "0123456789") != "" {
-			return false
-		}
-	}
-	return len(names) > 0
-}
-
-// classNames finds classes by name: as it stands; else without case and with any other sign for a space; else by
-// the part before a comma, as ImageNet's labels have several names. What two classes share finds none.
-type classNames [3]map[string]int
-
-func nameClasses(labels []string) classNames {
-	n := classNames{{}, {}, {}}
-	for i, label := range labels {
-		first, _, _ := strings.Cut(label, ",")
-		for form, key := range [3]string{label, plainName(label), plainName(first)} {
-			if other, twice := n[form][key]; twice && other != i {
-				n[form][key] = leftOut
-				continue
-			}
-			n[form][key] = i
-		}
-	}
-	return n
-}
-
-func (n classNames) find(name string) (int, bool) {
-	for form, key := range [3]string{name, plainName(name), plainName(name)} {
-		if i, ok := n[form][key]; ok && i != leftOut {
-			return i, true
-		}
-	}
-	return 0, false
-}
-
-// plainName is a name in lower case, with one space for everything between its letters and digits.
-func plainName(name string) string {
-	return strings.Join(strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
-		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r > 127)
-	}), " ")
+	return classes, err
 }
 
 // classLabel is the name of a class of the model.

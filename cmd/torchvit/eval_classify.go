@@ -63,7 +63,7 @@ func (c *classification) add(images []dataset.Image, answers any) error {
 		}
 		truth := images[i].Class
 		if c.classes != nil {
-			if truth = c.classes[truth]; truth == leftOut {
+			if truth = c.classes[truth]; truth == dataset.LeftOut {
 				continue
 			}
 		}

@@ -85,7 +85,7 @@ func (e *detectionEvaluation) prepare(given []string) error {
 			class = classes[i]
 		}
 		e.class[c.ID] = i
-		if class == leftOut {
+		if class == dataset.LeftOut {
 			e.left[i] = true
 			continue
 		}

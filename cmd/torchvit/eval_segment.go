@@ -61,7 +61,7 @@ func (e *segmentationEvaluation) prepare(f *evalFlags) (err error) {
 			}
 			switch {
 			case int(class) >= len(e.classes):
-			case e.classes[class] == leftOut:
+			case e.classes[class] == dataset.LeftOut:
 				class = dataset.Ignored
 			default:
 				class = uint8(e.classes[class])

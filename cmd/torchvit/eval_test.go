@@ -316,7 +316,7 @@ func TestMatchClasses(t *testing.T) {
 	assert.Nil(t, got)
 	got, err = matchClasses(set("x", "y"), []string{"a", "b"}, []string{"x=b", "y="})
 	require.NoError(t, err)
-	assert.Equal(t, []int{1, leftOut}, got)
+	assert.Equal(t, []int{1, dataset.LeftOut}, got)
 	_, err = matchClasses(set("x", "y"), []string{"a"}, []string{"index"})
 	require.ErrorContains(t, err, "y is number 1, and the model has 1 labels")
 }
