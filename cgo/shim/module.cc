@@ -172,6 +172,14 @@ torch::jit::Method& method_at(tv_module* m, int32_t index) {
   return m->methods[static_cast<size_t>(index)];
 }
 
+// A module that was trained keeps the plan that records a graph, and gives results of inference mode with
+// one, which would hold what the call computed on the way.
+void without_graph(tv_node* n) {
+  if (n->kind != TV_TENSOR) return;
+  at::Tensor& t = n->tensor->t;
+  if (t.is_inference() && t.requires_grad()) t = t.detach();
+}
+
 std::optional<at::Device> optional_device(int32_t type, int32_t index) {
   if (type < 0) return std::nullopt;
   return device(type, index);
@@ -240,6 +248,11 @@ tv_status* tv_module_call(tv_module* m, int32_t method, const tv_node* nodes, in
   return tv::run(mode, [&] {
     auto& f = tv::method_at(m, method);
     tv::write_result(f(tv::arguments(f.function().getSchema(), nodes, nodes_len, nargs, text, text_len)), out, more);
+    if (*more == nullptr) {
+      tv::without_graph(out);
+      return;
+    }
+    for (auto& node : (*more)->nodes) tv::without_graph(&node);
   });
 }
 
