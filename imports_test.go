@@ -26,6 +26,7 @@ var floors = map[string]int{
 	"cgo":         1,
 	"torch":       2,
 	"torch/jit":   3,
+	"torch/loss":  3,
 	"transforms":  4,
 	"vit":         5,
 	"seg":         6,

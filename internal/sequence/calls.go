@@ -12,7 +12,9 @@ import (
 // Calls runs operators and owns what they give until Close. After an error it does nothing more: its methods give
 // nil, which the next ones take, and Err is the error.
 type Calls struct {
-	Ctx   context.Context
+	Ctx context.Context
+	// Mode of every call; the zero value is inference.
+	Mode  torch.Mode
 	Err   error
 	scope torch.Scope
 }
@@ -57,10 +59,21 @@ func (c *Calls) Pair(name string, args ...any) (a, b *torch.Tensor) {
 	return a, b
 }
 
+// List is Call for operators that give a list of tensors.
+func (c *Calls) List(name string, args ...any) []*torch.Tensor {
+	v := c.value(torch.CallOptions{}, name, args)
+	list, ok := v.([]*torch.Tensor)
+	if c.Err == nil && !ok {
+		c.Err = fmt.Errorf("%s: %w: got %T, want a list of tensors", name, torch.ErrValue, v)
+	}
+	return list
+}
+
 func (c *Calls) value(o torch.CallOptions, name string, args []any) any {
 	if c.Err != nil {
 		return nil
 	}
+	o.Mode = c.Mode
 	v, err := torch.CallWith(c.Ctx, o, name, args...)
 	if err != nil {
 		c.Err = err
@@ -85,6 +98,9 @@ func (c *Calls) Own(t *torch.Tensor, err error) *torch.Tensor {
 func (c *Calls) Cast(t *torch.Tensor, dtype torch.DType) *torch.Tensor {
 	if c.Err != nil || t.DType() == dtype {
 		return t
+	}
+	if c.Mode == torch.Grad { // CastTo records nothing
+		return c.Call("aten::to.dtype", t, dtype)
 	}
 	return c.Own(t.CastTo(dtype))
 }
