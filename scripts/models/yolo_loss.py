@@ -106,7 +106,7 @@ def _loss(
         fields = level.shape[1] // count
         grid = torch.tensor([w, h]).to(size)
         stride = size / grid
-        raw = level.float().view(-1, count, fields, h, w).permute(0, 1, 3, 4, 2)
+        raw = level.float().reshape(-1, count, fields, h, w).permute(0, 1, 3, 4, 2)
         raw = raw.reshape(-1, fields)  # (B * A * h * w, 5 + C)
         target = torch.zeros(len(raw), device=device)
         m = match(every, anchor, grid, stride)
