@@ -25,6 +25,9 @@ type GridLossOptions struct {
 // maxAnchorRatio is how many times a box's side may be longer or shorter than its anchor's.
 const maxAnchorRatio = 4
 
+// minHalfSide is the least half of a predicted side in pixels: the CIoU of boxes without sides is NaN.
+const minHalfSide = 1e-3
+
 // GridLoss is the training loss of vit.OutputYOLOGrid's levels (B, anchors*(5+C), h, w), as YOLOv5's documentation
 // describes it and scripts/models/yolo_loss.py computes it, to the bit. For each image it takes boxes (n, 4), xyxy
 // in pixels of the input, and labels (n) of int64, 0 to C-1.
@@ -290,6 +293,7 @@ func (o *ops) matched(raw *torch.Tensor, s gridScale, m gridMatches, classes int
 	center = o.Call("aten::mul.Tensor", o.Call("aten::add.Tensor", center, o.constant(m.cell, raw, n, 2)), o.constant(s.stride[:], raw, 2))
 	half := o.Call("aten::pow.Tensor_Scalar", o.Call("aten::mul.Scalar", o.slice(y, 1, 2, 4), 2), 2)
 	half = o.Call("aten::div.Scalar", o.Call("aten::mul.Tensor", half, o.constant(m.anchor, raw, n, 2)), 2)
+	half = o.Call("aten::clamp", half, minHalfSide, nil)
 	low := o.Call("aten::sub.Tensor", center, half)
 	high := o.Call("aten::add.Tensor", center, half)
 	if o.Err != nil {

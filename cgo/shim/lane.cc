@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <ATen/Parallel.h>
+#include <ATen/SequenceNumber.h>
 #include <dlfcn.h>
 #include <pthread.h>
 
@@ -135,6 +136,22 @@ std::vector<Lane*>* lanes() {
 }
 std::mutex lanes_mutex;
 
+// Autograd numbers what it records, thread by thread, and goes back from the highest number to the lowest: the
+// order in which gradients are summed. As the calls of one graph run on several threads, each goes on from
+// where the last one ended, as in Python's one thread.
+std::atomic<uint64_t> sequence{0};
+
+void follow_sequence() {
+  for (const uint64_t last = sequence.load(); at::sequence_number::peek() < last;)
+    at::sequence_number::get_and_increment();
+}
+
+void lead_sequence() {
+  const uint64_t here = at::sequence_number::peek();
+  for (uint64_t last = sequence.load(); last < here && !sequence.compare_exchange_weak(last, here);) {
+  }
+}
+
 }  // namespace
 
 void one_thread_here() {
@@ -171,6 +188,8 @@ ModeGuard::ModeGuard(const tv_mode& mode) {
       break;
     case 2:
       grad_.emplace(true);
+      recording_ = true;
+      follow_sequence();
       break;
     default:
       throw Error(TV_INVALID_ARGUMENT, "mode: got " + std::to_string(mode.mode) + ", want 0, 1 or 2");
@@ -191,6 +210,7 @@ ModeGuard::ModeGuard(const tv_mode& mode) {
 }
 
 ModeGuard::~ModeGuard() {
+  if (recording_) lead_sequence();
   if (!autocast_) return;
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(at::kCPU, cpu_was_);

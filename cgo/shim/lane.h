@@ -23,7 +23,7 @@ class ModeGuard {
  private:
   std::optional<c10::InferenceMode> inference_;
   std::optional<c10::AutoGradMode> grad_;
-  bool autocast_ = false;
+  bool recording_ = false, autocast_ = false;
   bool cpu_was_ = false, cuda_was_ = false;
   at::ScalarType cpu_dtype_was_, cuda_dtype_was_;
 };

@@ -1,5 +1,6 @@
 // Operators by name: the overload is chosen from the schemas, as torch.ops does.
 #include "lane.h"
+#include "torchvision.h"
 #include "value.h"
 
 #include <bitset>
@@ -232,6 +233,7 @@ tv_status* tv_library_load(const char* path, int64_t path_len) {
     // On the CPU plan the CUDA functions of a library are missing, and never called.
     if (handle == nullptr) handle = dlopen(p.c_str(), RTLD_LAZY | RTLD_GLOBAL);
     if (handle == nullptr) throw tv::Error(TV_IO, "load library: " + first);
+    tv::complete_torchvision();
   });
 }
 

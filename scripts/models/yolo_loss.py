@@ -24,6 +24,8 @@ from models.yolo import Anchors
 
 #: How many times a box's side may be longer or shorter than its anchor's.
 MAX_RATIO = 4.0
+#: Half of a predicted side in pixels is at least this: the CIoU of boxes without sides is NaN.
+MIN_HALF = 1e-3
 #: YOLOv5's weights of the objectness of strides 8, 16 and 32.
 BALANCE = (4.0, 1.0, 0.4)
 
@@ -115,7 +117,7 @@ def _loss(
             chosen = raw.index_select(0, row)
             y = chosen[:, :4].sigmoid()
             xy = (y[:, :2] * 2 - 0.5 + m.cell.to(size)) * stride
-            half = (y[:, 2:] * 2) ** 2 * anchor[m.anchor] / 2
+            half = ((y[:, 2:] * 2) ** 2 * anchor[m.anchor] / 2).clamp(min=MIN_HALF)
             ciou = complete_box_iou_loss(torch.cat([xy - half, xy + half], dim=1), every[m.box])
             parts["box"].append(ciou.mean())
             # Where boxes share a prediction, the best one counts, whatever their order.
