@@ -149,10 +149,12 @@ void complete_torchvision() {
   done = true;
   for (const Rule& r : rules())
     implement(c10::DispatchKey::Autograd, r.name, torch::CppFunction::makeFromBoxedFunction<&record>());
-  for (auto key : {c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA}) {
-    implement(key, "nms", torch::CppFunction::makeFromBoxedFunction<&cast>());
-    for (const Rule& r : rules()) implement(key, r.name, torch::CppFunction::makeFromBoxedFunction<&cast>());
-  }
+  // As there: on the CPU, autocast casts for these two alone.
+  for (const char* name : {"nms", "roi_align"})
+    implement(c10::DispatchKey::AutocastCPU, name, torch::CppFunction::makeFromBoxedFunction<&cast>());
+  implement(c10::DispatchKey::AutocastCUDA, "nms", torch::CppFunction::makeFromBoxedFunction<&cast>());
+  for (const Rule& r : rules())
+    implement(c10::DispatchKey::AutocastCUDA, r.name, torch::CppFunction::makeFromBoxedFunction<&cast>());
 }
 
 }  // namespace tv
