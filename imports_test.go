@@ -27,6 +27,7 @@ var floors = map[string]int{
 	"torch":       2,
 	"torch/jit":   3,
 	"torch/loss":  3,
+	"torch/optim": 4,
 	"transforms":  4,
 	"vit":         5,
 	"seg":         6,

@@ -19,7 +19,7 @@ static void (*p_tv_status_read)(const tv_status* s, int32_t* code, const char** 
 static void (*p_tv_status_free)(tv_status* s);
 static uint64_t (*p_tv_abi_hash)(void);
 static tv_status* (*p_tv_build_info)(tv_buffer** out);
-static void (*p_tv_live_counts)(int64_t out[6]);
+static void (*p_tv_live_counts)(int64_t out[7]);
 static const int64_t* (*p_tv_pins_pending)(void);
 static int64_t (*p_tv_pins_drain)(uint64_t* tokens, int64_t cap);
 static tv_status* (*p_tv_manual_seed)(uint64_t seed);
@@ -49,6 +49,14 @@ static tv_status* (*p_tv_tensor_grad)(const tv_tensor* t, tv_tensor** out);
 static tv_status* (*p_tv_tensor_set_requires_grad)(tv_tensor* t, int32_t on);
 static tv_status* (*p_tv_rng_state)(tv_tensor** out);
 static tv_status* (*p_tv_set_rng_state)(const tv_tensor* state);
+static tv_status* (*p_tv_optimizer_new)(int32_t kind, const tv_node* nodes, int32_t nodes_len, tv_optimizer** out);
+static void (*p_tv_optimizer_free)(tv_optimizer* o);
+static tv_status* (*p_tv_optimizer_step)(tv_optimizer* o, const tv_group* groups, int32_t n, tv_mode mode);
+static tv_status* (*p_tv_optimizer_zero_grad)(tv_optimizer* o);
+static tv_status* (*p_tv_optimizer_state)(tv_optimizer* o, tv_values** out);
+static tv_status* (*p_tv_optimizer_set_state)(tv_optimizer* o, const tv_node* nodes, int32_t nodes_len, tv_mode mode);
+static tv_status* (*p_tv_clip_grad_norm)(const tv_node* nodes, int32_t nodes_len, double max_norm, tv_mode mode, double* out);
+static tv_status* (*p_tv_clip_grad_value)(const tv_node* nodes, int32_t nodes_len, double value, tv_mode mode);
 static void (*p_tv_values_read)(tv_values* v, const tv_node** nodes, int64_t* count, const char** text, int64_t* text_len);
 static void (*p_tv_values_free)(tv_values* v);
 static tv_status* (*p_tv_operator_find)(const char* name, int64_t name_len, tv_operator** out);
@@ -106,6 +114,14 @@ const char* tvgo_resolve(void* library) {
   *(void**)&p_tv_tensor_set_requires_grad = find(library, "tv_tensor_set_requires_grad", &missing);
   *(void**)&p_tv_rng_state = find(library, "tv_rng_state", &missing);
   *(void**)&p_tv_set_rng_state = find(library, "tv_set_rng_state", &missing);
+  *(void**)&p_tv_optimizer_new = find(library, "tv_optimizer_new", &missing);
+  *(void**)&p_tv_optimizer_free = find(library, "tv_optimizer_free", &missing);
+  *(void**)&p_tv_optimizer_step = find(library, "tv_optimizer_step", &missing);
+  *(void**)&p_tv_optimizer_zero_grad = find(library, "tv_optimizer_zero_grad", &missing);
+  *(void**)&p_tv_optimizer_state = find(library, "tv_optimizer_state", &missing);
+  *(void**)&p_tv_optimizer_set_state = find(library, "tv_optimizer_set_state", &missing);
+  *(void**)&p_tv_clip_grad_norm = find(library, "tv_clip_grad_norm", &missing);
+  *(void**)&p_tv_clip_grad_value = find(library, "tv_clip_grad_value", &missing);
   *(void**)&p_tv_values_read = find(library, "tv_values_read", &missing);
   *(void**)&p_tv_values_free = find(library, "tv_values_free", &missing);
   *(void**)&p_tv_operator_find = find(library, "tv_operator_find", &missing);
@@ -133,7 +149,7 @@ void tv_status_read(const tv_status* s, int32_t* code, const char** message, int
 void tv_status_free(tv_status* s) { p_tv_status_free(s); }
 uint64_t tv_abi_hash(void) { return p_tv_abi_hash(); }
 tv_status* tv_build_info(tv_buffer** out) { return p_tv_build_info(out); }
-void tv_live_counts(int64_t out[6]) { p_tv_live_counts(out); }
+void tv_live_counts(int64_t out[7]) { p_tv_live_counts(out); }
 const int64_t* tv_pins_pending(void) { return p_tv_pins_pending(); }
 int64_t tv_pins_drain(uint64_t* tokens, int64_t cap) { return p_tv_pins_drain(tokens, cap); }
 tv_status* tv_manual_seed(uint64_t seed) { return p_tv_manual_seed(seed); }
@@ -163,6 +179,14 @@ tv_status* tv_tensor_grad(const tv_tensor* t, tv_tensor** out) { return p_tv_ten
 tv_status* tv_tensor_set_requires_grad(tv_tensor* t, int32_t on) { return p_tv_tensor_set_requires_grad(t, on); }
 tv_status* tv_rng_state(tv_tensor** out) { return p_tv_rng_state(out); }
 tv_status* tv_set_rng_state(const tv_tensor* state) { return p_tv_set_rng_state(state); }
+tv_status* tv_optimizer_new(int32_t kind, const tv_node* nodes, int32_t nodes_len, tv_optimizer** out) { return p_tv_optimizer_new(kind, nodes, nodes_len, out); }
+void tv_optimizer_free(tv_optimizer* o) { p_tv_optimizer_free(o); }
+tv_status* tv_optimizer_step(tv_optimizer* o, const tv_group* groups, int32_t n, tv_mode mode) { return p_tv_optimizer_step(o, groups, n, mode); }
+tv_status* tv_optimizer_zero_grad(tv_optimizer* o) { return p_tv_optimizer_zero_grad(o); }
+tv_status* tv_optimizer_state(tv_optimizer* o, tv_values** out) { return p_tv_optimizer_state(o, out); }
+tv_status* tv_optimizer_set_state(tv_optimizer* o, const tv_node* nodes, int32_t nodes_len, tv_mode mode) { return p_tv_optimizer_set_state(o, nodes, nodes_len, mode); }
+tv_status* tv_clip_grad_norm(const tv_node* nodes, int32_t nodes_len, double max_norm, tv_mode mode, double* out) { return p_tv_clip_grad_norm(nodes, nodes_len, max_norm, mode, out); }
+tv_status* tv_clip_grad_value(const tv_node* nodes, int32_t nodes_len, double value, tv_mode mode) { return p_tv_clip_grad_value(nodes, nodes_len, value, mode); }
 void tv_values_read(tv_values* v, const tv_node** nodes, int64_t* count, const char** text, int64_t* text_len) { p_tv_values_read(v, nodes, count, text, text_len); }
 void tv_values_free(tv_values* v) { p_tv_values_free(v); }
 tv_status* tv_operator_find(const char* name, int64_t name_len, tv_operator** out) { return p_tv_operator_find(name, name_len, out); }

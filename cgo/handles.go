@@ -29,6 +29,8 @@ type (
 	Values struct{ p unsafe.Pointer }
 	// Module is a tv_module*, freed with ModuleFree.
 	Module struct{ p unsafe.Pointer }
+	// Optimizer is a tv_optimizer*, freed with OptimizerFree.
+	Optimizer struct{ p unsafe.Pointer }
 	// Operator is a tv_operator*, which lives as long as the process.
 	Operator struct{ p unsafe.Pointer }
 )
@@ -94,6 +96,23 @@ type Node struct {
 	Tensor Tensor
 }
 
+// Kinds of an optimizer.
+const (
+	SGD int32 = iota
+	Adam
+	AdamW
+)
+
+// Group is tv_group: what one step does to the next Count parameters.
+type Group struct {
+	_                        structs.HostLayout
+	Count                    int64
+	LR, WeightDecay          float64
+	Momentum, Dampening      float64
+	Beta1, Beta2, Eps        float64
+	Nesterov, AMSGrad, Fused bool
+}
+
 // Modes of a call.
 const (
 	ModeInference int32 = iota
@@ -134,17 +153,17 @@ type Meta struct {
 
 // LiveCounts says how many objects of the shim are alive.
 type LiveCounts struct {
-	Tensors, Values, Modules, Statuses, Pins, Buffers int64
+	Tensors, Values, Modules, Statuses, Pins, Buffers, Optimizers int64
 }
 
 // Total is the number of all of them.
 func (c LiveCounts) Total() int64 {
-	return c.Tensors + c.Values + c.Modules + c.Statuses + c.Pins + c.Buffers
+	return c.Tensors + c.Values + c.Modules + c.Statuses + c.Pins + c.Buffers + c.Optimizers
 }
 
 func (c LiveCounts) String() string {
-	return fmt.Sprintf("tensors %d, values %d, modules %d, statuses %d, pins %d, buffers %d",
-		c.Tensors, c.Values, c.Modules, c.Statuses, c.Pins, c.Buffers)
+	return fmt.Sprintf("tensors %d, values %d, modules %d, statuses %d, pins %d, buffers %d, optimizers %d",
+		c.Tensors, c.Values, c.Modules, c.Statuses, c.Pins, c.Buffers, c.Optimizers)
 }
 
 // Libraries are the files that Open opens, as `torchvit setup` recorded them.

@@ -161,6 +161,32 @@ func BenchOperatorCall(op Operator, nodes []Node, nargs int, text []byte, mode M
 	return r0, errNoCgo
 }
 
+// OptimizerNew needs cgo.
+func OptimizerNew(kind int32, nodes []Node) (r0 Optimizer, r1 error) { return r0, errNoCgo }
+
+// OptimizerFree needs cgo.
+func OptimizerFree(o Optimizer) {}
+
+// OptimizerStep needs cgo.
+func OptimizerStep(o Optimizer, groups []Group, mode Mode) (r0 error) { return errNoCgo }
+
+// OptimizerZeroGrad needs cgo.
+func OptimizerZeroGrad(o Optimizer) (r0 error) { return errNoCgo }
+
+// OptimizerState needs cgo.
+func OptimizerState(o Optimizer) (r0 Values, r1 error) { return r0, errNoCgo }
+
+// OptimizerSetState needs cgo.
+func OptimizerSetState(o Optimizer, nodes []Node, mode Mode) (r0 error) { return errNoCgo }
+
+// ClipGradNorm needs cgo.
+func ClipGradNorm(nodes []Node, maxNorm float64, mode Mode) (r0 float64, r1 error) {
+	return r0, errNoCgo
+}
+
+// ClipGradValue needs cgo.
+func ClipGradValue(nodes []Node, value float64, mode Mode) (r0 error) { return errNoCgo }
+
 // TensorFromBlob needs cgo.
 func TensorFromBlob(data unsafe.Pointer, shape, strides []int64, dtype int32, token uint64) (r0 Tensor, r1 error) {
 	return r0, errNoCgo

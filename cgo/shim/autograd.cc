@@ -8,31 +8,13 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 
-namespace tv {
-namespace {
-
-// The next value as a list of tensors, in which None is an undefined one.
-std::vector<at::Tensor> tensors(Reader* reader) {
-  static const auto type = c10::ListType::create(c10::OptionalType::create(c10::TensorType::get()));
-  c10::IValue list;
-  int cost = 0;
-  std::string why;
-  if (!reader->read(type, &list, &cost, &why)) throw Error(TV_INVALID_ARGUMENT, "tensors: " + why);
-  std::vector<at::Tensor> out;
-  for (const c10::IValue& v : list.toListRef()) out.push_back(v.isNone() ? at::Tensor() : v.toTensor());
-  return out;
-}
-
-}  // namespace
-}  // namespace tv
-
 extern "C" {
 
 tv_status* tv_backward(const tv_node* nodes, int32_t nodes_len, int32_t retain_graph, int32_t create_graph,
                        tv_mode mode) {
   return tv::run(mode, [&] {
     tv::Reader reader(nodes, nodes_len, nullptr, 0);
-    const auto roots = tv::tensors(&reader), gradients = tv::tensors(&reader);
+    const auto roots = reader.read_tensors(), gradients = reader.read_tensors();
     torch::autograd::backward(roots, gradients, retain_graph != 0, create_graph != 0);
   });
 }
@@ -41,7 +23,7 @@ tv_status* tv_gradients(const tv_node* nodes, int32_t nodes_len, int32_t retain_
                         int32_t allow_unused, tv_mode mode, tv_values** out) {
   return tv::run(mode, [&] {
     tv::Reader reader(nodes, nodes_len, nullptr, 0);
-    const auto outputs = tv::tensors(&reader), inputs = tv::tensors(&reader), gradients = tv::tensors(&reader);
+    const auto outputs = reader.read_tensors(), inputs = reader.read_tensors(), gradients = reader.read_tensors();
     const auto found =
         torch::autograd::grad(outputs, inputs, gradients, retain_graph != 0, create_graph != 0, allow_unused != 0);
     auto v = std::make_unique<tv_values>();

@@ -28,6 +28,7 @@ typedef struct tv_values tv_values;
 typedef struct tv_module tv_module;
 typedef struct tv_operator tv_operator;
 typedef struct tv_buffer tv_buffer;
+typedef struct tv_optimizer tv_optimizer;
 
 // Codes of a status. Go maps each to a sentinel error.
 enum {
@@ -115,8 +116,8 @@ TV_API void tv_status_free(tv_status* s);
 TV_API uint64_t tv_abi_hash(void);
 // JSON with torch's version, build configuration, CPU capability and parallel information.
 TV_API tv_status* tv_build_info(tv_buffer** out);
-// Counts of live objects: tensors, values, modules, statuses, pins, buffers.
-TV_API void tv_live_counts(int64_t out[6]);
+// Counts of live objects: tensors, values, modules, statuses, pins, buffers, optimizers.
+TV_API void tv_live_counts(int64_t out[7]);
 // Address of the number of pins that were released and not yet drained. Go reads it without a call.
 TV_API const int64_t* tv_pins_pending(void);
 // Takes up to cap tokens of released pins.
@@ -189,6 +190,42 @@ TV_API tv_status* tv_tensor_set_requires_grad(tv_tensor* t, int32_t on);
 // The state of the CPU's generator: torch.get_rng_state and set_rng_state.
 TV_API tv_status* tv_rng_state(tv_tensor** out);
 TV_API tv_status* tv_set_rng_state(const tv_tensor* state);
+
+// --- optimizers ---------------------------------------------------------------------------------------
+
+// Kinds of an optimizer: classes of torch.optim.
+enum {
+  TV_SGD = 0,
+  TV_ADAM = 1,
+  TV_ADAMW = 2,
+};
+
+// What one step does to the next `count` parameters. momentum, dampening and nesterov are SGD's, the rest
+// Adam's and AdamW's. fused takes torch's fused kernel.
+typedef struct {
+  int64_t count;
+  double lr, weight_decay;
+  double momentum, dampening;
+  double beta1, beta2, eps;
+  uint8_t nesterov, amsgrad, fused;
+} tv_group;
+
+// An optimizer of a list of tensors, to which it keeps references.
+TV_API tv_status* tv_optimizer_new(int32_t kind, const tv_node* nodes, int32_t nodes_len, tv_optimizer** out);
+TV_API void tv_optimizer_free(tv_optimizer* o);
+// Changes the parameters that have a gradient: Optimizer.step. The groups count the parameters in order.
+TV_API tv_status* tv_optimizer_step(tv_optimizer* o, const tv_group* groups, int32_t n, tv_mode mode);
+// Drops the parameters' gradients: Optimizer.zero_grad(set_to_none=True).
+TV_API tv_status* tv_optimizer_zero_grad(tv_optimizer* o);
+// The state as a list of four tensors or None for each parameter: momentum_buffer of SGD; step, exp_avg,
+// exp_avg_sq and max_exp_avg_sq of Adam and AdamW. They share the memory.
+TV_API tv_status* tv_optimizer_state(tv_optimizer* o, tv_values** out);
+// Copies such a list.
+TV_API tv_status* tv_optimizer_set_state(tv_optimizer* o, const tv_node* nodes, int32_t nodes_len, tv_mode mode);
+// torch.nn.utils.clip_grad_norm_ (of order 2) and clip_grad_value_ for a list of tensors.
+TV_API tv_status* tv_clip_grad_norm(const tv_node* nodes, int32_t nodes_len, double max_norm, tv_mode mode,
+                                    double* out);
+TV_API tv_status* tv_clip_grad_value(const tv_node* nodes, int32_t nodes_len, double value, tv_mode mode);
 
 // --- values ---------------------------------------------------------------------------------------
 

@@ -55,6 +55,21 @@ std::string Reader::read_string() {
   return string_of(n);
 }
 
+std::vector<at::Tensor> Reader::read_tensors() {
+  const tv_node& list = next();
+  if (list.kind != TV_LIST)
+    throw Error(TV_INVALID_ARGUMENT, std::string("value: got ") + kind_name(list.kind) + ", want a list of tensors");
+  std::vector<at::Tensor> out;
+  out.reserve(static_cast<size_t>(list.count));
+  for (int32_t k = 0; k < list.count; k++) {
+    const tv_node& n = next();
+    if (n.kind != TV_NONE && (n.kind != TV_TENSOR || n.tensor == nullptr))
+      throw Error(TV_INVALID_ARGUMENT, std::string("value: got ") + kind_name(n.kind) + ", want Tensor");
+    out.push_back(n.kind == TV_NONE ? at::Tensor() : n.tensor->t);
+  }
+  return out;
+}
+
 int32_t Reader::peek_kind() const {
   if (at_ >= count_) throw Error(TV_INVALID_ARGUMENT, "value: got fewer nodes than their counts say");
   const int32_t kind = nodes_[at_].kind;

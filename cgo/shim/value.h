@@ -33,6 +33,8 @@ class Reader {
   // The next value with the type that its nodes suggest.
   c10::IValue infer(int depth = 0);
   std::string read_string();
+  // A list of tensors, in which None is an undefined one.
+  std::vector<at::Tensor> read_tensors();
   int32_t peek_kind() const;
   // Says that the next value is not of that type.
   std::string misfit(const c10::TypePtr& type) const;
