@@ -29,6 +29,7 @@ var floors = map[string]int{
 	"torch/loss":  3,
 	"torch/optim": 4,
 	"transforms":  4,
+	"loader":      5,
 	"vit":         5,
 	"seg":         6,
 	"det":         6,

@@ -771,6 +771,76 @@ def encode_jpeg(request: dict[str, Any], blobs: list[bytes]) -> Answer:
     return {}, [file.numpy().tobytes()]
 
 
+def augment(request: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """torchvision.transforms.v2 with given parameters, on a PIL image, a Mask and BoundingBoxes:
+    resized_crop, crop and pad to the window, ColorJitter before the pad, horizontal flip; then
+    which boxes SanitizeBoundingBoxes keeps, and ToTensor and Normalize with mean and std of 0.5.
+    """
+    from torchvision import transforms as v1
+    from torchvision import tv_tensors
+    from torchvision.transforms import InterpolationMode, v2
+    from torchvision.transforms.v2 import functional as F
+
+    import torch
+
+    h, w, c = request["source"]
+    image = as_image(np.frombuffer(blobs[0], np.uint8).reshape(h, w, c))
+    classes = torch.frombuffer(bytearray(blobs[1]), dtype=torch.uint8).reshape(h, w)
+    mask = tv_tensors.Mask(classes)
+    boxes = tv_tensors.BoundingBoxes(
+        torch.tensor(request["boxes"], dtype=torch.float32), format="XYXY", canvas_size=(h, w)
+    )
+    top, left, height, width = request["crop"]
+    size = request["resized"]
+    crop = v2.RandomResizedCrop(size, interpolation=InterpolationMode(request["filter"]))
+    params = {"top": top, "left": left, "height": height, "width": width}
+    items = [crop.transform(x, params) for x in (image, mask, boxes)]
+
+    top, left, height, width = request["window"]
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + height, size[0]), min(left + width, size[1])
+    if (y0, x0, y1, x1) != (0, 0, *size):
+        items = [F.crop(x, y0, x0, y1 - y0, x1 - x0) for x in items]
+    items[2] = v2.ClampBoundingBoxes()(items[2])
+    if request.get("color"):
+        jitter = v2.ColorJitter()
+        color = {k: v for k, v in request["color"].items() if k != "order"}
+        items[0] = jitter.transform(items[0], {"fn_idx": request["color"]["order"], **color})
+    pad = [x0 - left, y0 - top, left + width - x1, top + height - y1]
+    if any(pad):
+        fill = tuple(request["fill"][:c]) if c > 1 else request["fill"][0]
+        items = [
+            F.pad(items[0], pad, fill=fill),
+            F.pad(items[1], pad, fill=request["ignore"]),
+            F.pad(items[2], pad),
+        ]
+    if request["flip"]:
+        items = [v2.RandomHorizontalFlip(1.0)(x) for x in items]
+    image, mask, boxes = items
+    labels = torch.arange(len(boxes))
+    kept = v2.SanitizeBoundingBoxes(labels_getter=lambda x: x["labels"])(
+        {"boxes": boxes, "labels": labels}
+    )["labels"]
+    tensor = v1.functional.normalize(v1.functional.to_tensor(image), [0.5] * c, [0.5] * c)
+    return {"kept": kept.tolist()}, [
+        image.tobytes(),
+        mask.contiguous().numpy().tobytes(),
+        boxes.contiguous().numpy().tobytes(),
+        tensor.contiguous().numpy().tobytes(),
+    ]
+
+
+def crop_shares(request: dict[str, Any], _: list[bytes]) -> Answer:
+    """The mean share of the photo that torchvision's RandomResizedCrop draws."""
+    from torchvision.transforms import v2
+
+    crop = v2.RandomResizedCrop(8)
+    image = Image.new("1", (request["width"], request["height"]))
+    drawn = [crop.make_params([image]) for _ in range(request["count"])]
+    area = request["width"] * request["height"] * request["count"]
+    return {"mean": sum(p["height"] * p["width"] for p in drawn) / area}, []
+
+
 OPERATIONS: dict[str, Callable[[dict[str, Any], list[bytes]], Answer]] = {
     f.__name__: f
     for f in (
@@ -787,6 +857,8 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], list[bytes]], Answer]] = {
         files,
         speed,
         encode_jpeg,
+        augment,
+        crop_shares,
     )
 }
 
