@@ -2,10 +2,8 @@ package loader
 
 import (
 	"fmt"
-	"math"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/torch"
@@ -56,12 +54,11 @@ type Options struct {
 
 	// Targets are what is wanted beside images; 0 is what the set has: Classes, Boxes, or Masks of files.
 	Targets Targets
-	// Labels are the model's labels. The set's classes are found in them by name (dataset.Names); one that is not
-	// there is an error, unless Classes says what it is.
+	// Labels are the model's labels.
 	Labels []string
-	// Classes is the model's class for each of the set's classes; below 0 it is left out: its images of Classes,
-	// its objects of Boxes and Masks, and its pixels in masks' files become Ignored. nil: by Labels, without
-	// which classes are the set's ids (COCO's category ids), else their places.
+	// Classes is the model's class for each of the set's classes, as dataset.Set.Match gives it; below 0 it is left
+	// out: its images of Classes, its objects of Boxes and Masks, and its pixels in masks' files become Ignored.
+	// nil is set.Match(Labels), which wants all classes among the labels.
 	Classes []int
 	// MaskOptions say what the pixels of masks' files mean, before Classes.
 	MaskOptions dataset.MaskOptions
@@ -201,55 +198,22 @@ func have(set *dataset.Set) (t Targets) {
 
 // classes gives the model's class for each of the set's; nil where they are the same.
 func (o *Options) classes(set *dataset.Set) ([]int, error) {
-	n := len(set.Classes)
-	classes := make([]int, n)
-	switch {
-	case o.Classes != nil:
-		if len(o.Classes) != n {
-			return nil, wrong("classes: got %d, want one for each of the set's %d", len(o.Classes), n)
+	if o.Classes == nil {
+		classes, err := set.Match(o.Labels)
+		if err != nil {
+			return nil, fmt.Errorf("loader: %w", err)
 		}
-		classes = slices.Clone(o.Classes)
-	case n == 0:
-		return nil, nil
-	case len(o.Labels) > 0:
-		names := dataset.NamesOf(o.Labels)
-		var missing []string
-		for i, name := range set.Classes {
-			c, ok := names.Find(name)
-			if !ok {
-				missing = append(missing, name)
-			}
-			classes[i] = c
-		}
-		if len(missing) > 0 {
-			return nil, fmt.Errorf("loader: %w: %d of the data set's %d classes are none of the model's labels: %s; give Options.Classes, or want one of the labels %s",
-				dataset.ErrClass, len(missing), n, short(missing), short(o.Labels))
-		}
-	default:
-		for i := range classes {
-			if classes[i] = i; i < len(set.IDs) {
-				if id := set.IDs[i]; id < 0 || id > math.MaxInt32 {
-					return nil, fmt.Errorf("loader: %w: got the id %d for %s, want a small number, or Options.Classes", dataset.ErrClass, id, set.Classes[i])
-				}
-				classes[i] = int(set.IDs[i])
-			}
-		}
+		return classes, nil
 	}
-	for i, c := range classes {
+	if len(o.Classes) != len(set.Classes) {
+		return nil, wrong("classes: got %d, want one for each of the set's %d", len(o.Classes), len(set.Classes))
+	}
+	for i, c := range o.Classes {
 		if len(o.Labels) > 0 && c >= len(o.Labels) {
 			return nil, fmt.Errorf("loader: %w: got class %d for %s, and the model has %d labels", dataset.ErrClass, c, set.Classes[i], len(o.Labels))
 		}
 	}
-	return classes, nil
-}
-
-// short lists names in one line.
-func short(names []string) string {
-	const shown = 20
-	if len(names) > shown {
-		return strings.Join(names[:shown], ", ") + fmt.Sprintf(" and %d more", len(names)-shown)
-	}
-	return strings.Join(names, ", ")
+	return slices.Clone(o.Classes), nil
 }
 
 func (o *Options) background() uint8 {
