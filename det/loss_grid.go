@@ -82,7 +82,7 @@ func gridLoss(ctx context.Context, levels, boxes, labels []*torch.Tensor, o Grid
 		if m := l.match(objects); len(m.row) > 0 {
 			b, k, best := c.matched(raw, l, m, classes)
 			box, class = append(box, b), append(class, k)
-			// Where boxes share a prediction, the best one counts, whatever their order.
+			// The best of the boxes that share a prediction, whatever their order, and 0 or more.
 			target = c.Call("aten::scatter_reduce.two", target, 0, c.numbers(m.row, raw), best, "amax")
 		}
 		x := c.Call("aten::binary_cross_entropy_with_logits", c.View("aten::select.int", raw, 1, 4), target, nil, nil, 1)
@@ -284,7 +284,7 @@ func (s *gridScale) match(objects []gridObject) (m gridMatches) {
 // fits is false for NaN.
 func fits(ratio float32) bool { return ratio > 1.0/maxAnchorRatio && ratio < maxAnchorRatio }
 
-// matched gives the losses of boxes and classes, and the CIoU of each match, 0 where it is below.
+// matched gives the losses of boxes and classes, and the CIoU of each match.
 func (o *ops) matched(raw *torch.Tensor, s gridScale, m gridMatches, classes int) (box, class, best *torch.Tensor) {
 	n := int64(len(m.row))
 	chosen := o.Call("aten::index_select", raw, 0, o.numbers(m.row, raw))
@@ -306,7 +306,7 @@ func (o *ops) matched(raw *torch.Tensor, s gridScale, m gridMatches, classes int
 	}
 	each := o.Own(loss.CIoU(o.Ctx, predicted, wanted, loss.BoxOptions{Reduction: loss.ReductionNone}))
 	box = o.Call("aten::mean", each, nil)
-	best = o.Call("aten::clamp_min", o.Call("aten::rsub.Scalar", o.View("aten::detach", each), 1), 0)
+	best = o.Call("aten::rsub.Scalar", o.View("aten::detach", each), 1)
 	one := make([]float32, n*int64(classes))
 	for i, label := range m.label {
 		one[i*classes+int(label)] = 1

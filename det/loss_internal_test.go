@@ -37,7 +37,7 @@ func TestGridLossFindsBoxes(t *testing.T) {
 	for _, level := range levels {
 		require.NoError(t, level.SetRequiresGrad(true))
 	}
-	for range 150 {
+	for range 80 {
 		total, parts, err := GridLoss(ctx, levels, boxes, labels, o)
 		require.NoError(t, err)
 		require.NoError(t, torch.Backward(ctx, total, torch.BackwardOptions{}))
@@ -46,7 +46,7 @@ func TestGridLossFindsBoxes(t *testing.T) {
 			g, err := level.Grad()
 			require.NoError(t, err)
 			// The sign's step, as the gradients of means of many are small.
-			update("aten::sub_.Tensor", level, own(torch.CallTensor(ctx, "aten::sign", g)), torch.Kwargs{"alpha": 0.05})
+			update("aten::sub_.Tensor", level, own(torch.CallTensor(ctx, "aten::sign", g)), torch.Kwargs{"alpha": 0.1})
 			update("aten::zero_", g)
 			g.Close()
 		}

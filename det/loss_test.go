@@ -22,62 +22,85 @@ import (
 	"github.com/torchvit/torchvit/torch/npy"
 )
 
-// lossReference is what testdata/losses.py wrote.
-type lossReference struct {
-	grids []struct {
-		Name                          string
-		Height, Width, Images, Levels int
-		Anchors                       [][][2]float64
-		DType                         string
-		Options                       struct {
-			Box        *float64 `json:"box_weight"`
-			Objectness *float64 `json:"objectness_weight"`
-			Class      *float64 `json:"class_weight"`
-			Balance    []float64
-		}
-	}
-	detectors []struct {
-		Name   string
-		Losses [][]string
-	}
+// lossReference is what one part of testdata/losses.py wrote.
+type lossReference[Case any] struct {
+	cases  []Case
 	arrays *npy.Zip
 	files  map[string][]byte
 }
 
-var pythonLosses = sync.OnceValues(func() (*lossReference, error) {
-	dir, err := os.MkdirTemp("", "losses")
-	if err != nil {
-		return nil, err
+type gridCase struct {
+	Name                          string
+	Height, Width, Images, Levels int
+	Anchors                       [][][2]float64
+	DType                         string
+	Options                       struct {
+		Box        *float64 `json:"box_weight"`
+		Objectness *float64 `json:"objectness_weight"`
+		Class      *float64 `json:"class_weight"`
+		Balance    []float64
 	}
-	defer os.RemoveAll(dir)
-	info, err := torch.RuntimeInfo()
-	if err != nil {
-		return nil, err
-	}
-	testmain.RunPython(pythonTest, "det/testdata/losses.py", "--out", dir, "--threads", strconv.Itoa(info.LaneThreads[0]))
-	r := &lossReference{files: map[string][]byte{}}
-	for name, place := range map[string]any{"grid.json": &r.grids, "detectors.json": &r.detectors} {
-		text, err := os.ReadFile(filepath.Join(dir, name))
+}
+
+type detectorCase struct {
+	Name   string
+	Losses [][]string
+}
+
+var (
+	pythonGrids     = pythonLosses[gridCase]("grids")
+	pythonDetectors = pythonLosses[detectorCase]("detectors")
+)
+
+func pythonLosses[Case any](part string) func() (*lossReference[Case], error) {
+	return sync.OnceValues(func() (*lossReference[Case], error) {
+		dir, err := os.MkdirTemp("", "losses")
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(text, place); err != nil {
+		defer os.RemoveAll(dir)
+		info, err := torch.RuntimeInfo()
+		if err != nil {
 			return nil, err
 		}
-	}
-	for _, name := range []string{"faster_rcnn", "mask_rcnn", "retinanet", "frozen", "traced"} {
-		if r.files[name], err = os.ReadFile(filepath.Join(dir, name+".pt")); err != nil {
+		testmain.RunPython(pythonTest, "det/testdata/losses.py", part, "--out", dir, "--threads", strconv.Itoa(info.LaneThreads[0]))
+		text, err := os.ReadFile(filepath.Join(dir, "cases.json"))
+		if err != nil {
 			return nil, err
 		}
-	}
-	r.arrays, err = npy.ReadZipFile(filepath.Join(dir, "arrays.npz"))
-	return r, err
-})
+		r := &lossReference[Case]{files: map[string][]byte{}}
+		if err := json.Unmarshal(text, &r.cases); err != nil {
+			return nil, err
+		}
+		models, err := filepath.Glob(filepath.Join(dir, "*.pt"))
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range models {
+			if r.files[strings.TrimSuffix(filepath.Base(path), ".pt")], err = os.ReadFile(path); err != nil {
+				return nil, err
+			}
+		}
+		r.arrays, err = npy.ReadZipFile(filepath.Join(dir, "arrays.npz"))
+		return r, err
+	})
+}
 
-func losses(t testing.TB) *lossReference {
+func grids(t testing.TB) *lossReference[gridCase] {
 	t.Helper()
 	pythonTest = t
-	r, err := pythonLosses()
+	r, err := pythonGrids()
+	require.NoError(t, err)
+	return r
+}
+
+func detectors(t testing.TB) *lossReference[detectorCase] {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: exports and trains detectors in Python")
+	}
+	pythonTest = t
+	r, err := pythonDetectors()
 	require.NoError(t, err)
 	return r
 }
@@ -92,7 +115,7 @@ func owned(t testing.TB) func(x *torch.Tensor, err error) *torch.Tensor {
 }
 
 // tensor is one of Python's arrays.
-func (r *lossReference) tensor(t testing.TB, format string, args ...any) *torch.Tensor {
+func (r *lossReference[Case]) tensor(t testing.TB, format string, args ...any) *torch.Tensor {
 	t.Helper()
 	name := fmt.Sprintf(format, args...)
 	a := r.arrays.Get(name)
@@ -101,7 +124,7 @@ func (r *lossReference) tensor(t testing.TB, format string, args ...any) *torch.
 }
 
 // same compares bits.
-func (r *lossReference) same(t testing.TB, got *torch.Tensor, format string, args ...any) {
+func (r *lossReference[Case]) same(t testing.TB, got *torch.Tensor, format string, args ...any) {
 	t.Helper()
 	name := fmt.Sprintf(format, args...)
 	a, err := got.Numpy() // bfloat16 as Python wrote it
@@ -119,9 +142,9 @@ func (r *lossReference) same(t testing.TB, got *torch.Tensor, format string, arg
 
 // TestGridLossHasPythonsBits compares the loss, its parts and the gradient of every level.
 func TestGridLossHasPythonsBits(t *testing.T) {
-	r := losses(t)
-	require.Len(t, r.grids, 9)
-	for _, c := range r.grids {
+	r := grids(t)
+	require.Len(t, r.cases, 9)
+	for _, c := range r.cases {
 		t.Run(c.Name, func(t *testing.T) {
 			dtype, err := torch.ParseDType(c.DType)
 			require.NoError(t, err)
@@ -250,9 +273,9 @@ func trainable(t testing.TB, data []byte) (forward *jit.Method, params []jit.Nam
 // TestTrainingLossesHavePythonsBits runs Faster R-CNN, Mask R-CNN and RetinaNet for three steps: each loss and
 // the gradient of each parameter.
 func TestTrainingLossesHavePythonsBits(t *testing.T) {
-	r := losses(t)
-	require.Len(t, r.detectors, 3)
-	for _, c := range r.detectors {
+	r := detectors(t)
+	require.Len(t, r.cases, 3)
+	for _, c := range r.cases {
 		t.Run(c.Name, func(t *testing.T) {
 			forward, params, _ := trainable(t, r.files[c.Name])
 			for step, names := range c.Losses {
@@ -293,7 +316,7 @@ func TestTrainingLossesHavePythonsBits(t *testing.T) {
 }
 
 // batch is the two images of a step and what they show.
-func (r *lossReference) batch(t testing.TB, key string) (images []*torch.Tensor, targets []det.Target) {
+func (r *lossReference[Case]) batch(t testing.TB, key string) (images []*torch.Tensor, targets []det.Target) {
 	t.Helper()
 	for i := range 2 {
 		images = append(images, r.tensor(t, "%s.image.%d", key, i))
@@ -308,7 +331,7 @@ func (r *lossReference) batch(t testing.TB, key string) (images []*torch.Tensor,
 
 // TestTrainingLossesOfWhatCannotBeTrained: traced, frozen, in evaluation mode, without parameters that learn.
 func TestTrainingLossesOfWhatCannotBeTrained(t *testing.T) {
-	r := losses(t)
+	r := detectors(t)
 	images, targets := r.batch(t, "faster_rcnn.0")
 	run := func(forward det.Forward, change func(images []*torch.Tensor, targets []det.Target)) error {
 		images, targets := append([]*torch.Tensor(nil), images...), append([]det.Target(nil), targets...)

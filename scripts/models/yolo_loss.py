@@ -120,8 +120,8 @@ def _loss(
             half = ((y[:, 2:] * 2) ** 2 * anchor[m.anchor] / 2).clamp(min=MIN_HALF)
             ciou = complete_box_iou_loss(torch.cat([xy - half, xy + half], dim=1), every[m.box])
             parts["box"].append(ciou.mean())
-            # Where boxes share a prediction, the best one counts, whatever their order.
-            target.scatter_reduce_(0, row, (1 - ciou.detach()).clamp(min=0), "amax")
+            # The best of the boxes that share a prediction, whatever their order, and 0 or more.
+            target.scatter_reduce_(0, row, 1 - ciou.detach(), "amax")
             wanted = torch.zeros(len(row), fields - 5, device=device)
             wanted.scatter_(1, label[m.box][:, None], 1.0)
             parts["classes"].append(F.binary_cross_entropy_with_logits(chosen[:, 5:], wanted))
