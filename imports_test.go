@@ -33,7 +33,8 @@ var floors = map[string]int{
 	"vit":         5,
 	"seg":         6,
 	"det":         6,
-	"cmd":         7,
+	"train":       7,
+	"cmd":         8,
 }
 
 // room is the longest entry of floors that dir lies in, "" for the root and

@@ -52,6 +52,7 @@ var commands = []func(*app) *cobra.Command{
 	newSegmentCommand,
 	newDetectCommand,
 	newEvalCommand,
+	newTrainCommand,
 	newVerifyCommand,
 	newBenchCommand,
 	newVersionCommand,

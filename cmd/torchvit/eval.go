@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -28,18 +27,12 @@ import (
 
 // evalFlags are the flags of eval.
 type evalFlags struct {
-	kind                   string
-	o                      dataset.Options
-	classes                []string
-	ignore                 []int
-	reduceZero             bool
-	maskValues             string
+	datasetFlags
 	batch, limit, top, max int
 	threshold              float32
 	iou                    float64
 	head, out              string
 	describing             *describing
-	given                  func(string) bool
 }
 
 func newEvalCommand(a *app) *cobra.Command {
@@ -70,7 +63,6 @@ func newEvalCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.given = cmd.Flags().Changed
 			if err := f.check(); err != nil {
 				return err
 			}
@@ -78,22 +70,7 @@ func newEvalCommand(a *app) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	kinds := make([]string, 0, 6)
-	for _, k := range dataset.Kinds() {
-		kinds = append(kinds, string(k))
-	}
-	flags.StringVar(&f.kind, "dataset", "", "`kind` of the data set, where it is not recognised: "+strings.Join(kinds, ", "))
-	flags.StringVar(&f.o.Images, "images", "", "`folder` of the images, where the data set does not tell")
-	flags.StringVar(&f.o.Masks, "masks", "", "`folder` of the masks, PNG files named as the images")
-	flags.StringVar(&f.o.Annotations, "annotations", "", "COCO's `file` of instances; DATASET may then be the images' folder")
-	flags.StringVar(&f.o.Split, "split", "", "`part` of the data set (default: val where there is one)")
-	flags.StringVar(&f.o.ImageSuffix, "image-suffix", "", "`end` of the images' names, where masks are named otherwise")
-	flags.StringVar(&f.o.MaskSuffix, "mask-suffix", "", "`end` of the masks' names (default: .png)")
-	flags.BoolVar(&f.o.SkipMissing, "skip-missing", false, "leave images out that are not there")
-	flags.StringSliceVar(&f.classes, "classes", nil, "`NAME=LABEL,...`: the model's label (or number) of the data set's classes, nothing to leave one out; or index (by place) or id (COCO's ids)")
-	flags.IntSliceVar(&f.ignore, "ignore-index", []int{dataset.Ignored}, "`values` of a mask's pixels that do not count; -1 ignores none")
-	flags.BoolVar(&f.reduceZero, "reduce-zero-label", false, "a mask's 0 does not count, 1 is the first class (ADE20K)")
-	flags.StringVar(&f.maskValues, "mask-values", "", "what a mask's values mean: cityscapes (labelIds), or `VALUE=CLASS,...`, all others as they are (255=1 for black and white)")
+	f.add(cmd)
 	flags.IntVar(&f.batch, "batch", 1, "`images` in a forward; more may change the last bits")
 	flags.IntVar(&f.limit, "limit", 0, "most `images`, the first ones (default: all)")
 	flags.IntVar(&f.top, "top", 5, "`k` of a classifier's top-k accuracy")
@@ -104,15 +81,11 @@ func newEvalCommand(a *app) *cobra.Command {
 	flags.StringVar(&f.out, "out", "", "`folder` for the confusion matrix, figures of each class and detections")
 	f.describing = describeFlags(cmd)
 	cmd.Flags().Lookup("task").Usage = "`task` of a file that does not say it: classification, segmentation or detection"
-	_ = cmd.RegisterFlagCompletionFunc("dataset", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 // check checks the flags.
 func (f *evalFlags) check() error {
-	if f.kind != "" && !slices.Contains(dataset.Kinds(), dataset.Kind(f.kind)) {
-		return usagef("--dataset %s: want one of %v", f.kind, dataset.Kinds())
-	}
 	for _, v := range []struct {
 		name         string
 		value, least int
@@ -126,50 +99,7 @@ func (f *evalFlags) check() error {
 			return usagef("--%s %v: want 0 to 1", name, v)
 		}
 	}
-	for _, v := range f.ignore {
-		if v < -1 || v > 255 {
-			return usagef("--ignore-index %d: want 0 to 255, or -1 for none", v)
-		}
-	}
-	_, err := f.maskOptions()
-	return err
-}
-
-// maskOptions says what the values of masks mean.
-func (f *evalFlags) maskOptions() (dataset.MaskOptions, error) {
-	o := dataset.MaskOptions{ReduceZeroLabel: f.reduceZero}
-	switch f.maskValues {
-	case "":
-		return o, nil
-	case "cityscapes":
-		o.Map = dataset.CityscapesTrainIDs()
-		return o, nil
-	}
-	o.Map = new([256]uint8)
-	for i := range o.Map {
-		o.Map[i] = uint8(i)
-	}
-	for text := range strings.SplitSeq(f.maskValues, ",") {
-		from, to, _ := strings.Cut(text, "=")
-		v, err1 := strconv.ParseUint(strings.TrimSpace(from), 10, 8)
-		class, err2 := strconv.ParseUint(strings.TrimSpace(to), 10, 8)
-		if err1 != nil || err2 != nil {
-			return o, usagef("--mask-values %s: want cityscapes or VALUE=CLASS,... with numbers of 0 to 255", f.maskValues)
-		}
-		o.Map[v] = uint8(class)
-	}
-	return o, nil
-}
-
-// ignored are the labels that do not count; empty, not nil, for none.
-func (f *evalFlags) ignored() []uint8 {
-	out := []uint8{}
-	for _, v := range f.ignore {
-		if v >= 0 {
-			out = append(out, uint8(v))
-		}
-	}
-	return out
+	return f.checkDataset()
 }
 
 // evaluation is the measuring of one task.
@@ -475,15 +405,6 @@ func writeConfusion(dir, title string, m *vit.ConfusionMatrix, labels []string) 
 		return []string{picture}, err
 	}
 	return []string{picture, table}, nil
-}
-
-// matchClasses is dataset.Set.Match; what is wrong with --classes is about usage.
-func matchClasses(set *dataset.Set, labels, given []string) ([]int, error) {
-	classes, err := set.Match(labels, given...)
-	if errors.Is(err, dataset.ErrGiven) {
-		return nil, usagef("--%v", err)
-	}
-	return classes, err
 }
 
 // classLabel is the name of a class of the model.

@@ -405,15 +405,15 @@ func TestEvalStopsWithoutFiles(t *testing.T) {
 }
 
 func TestMaskOptions(t *testing.T) {
-	o, err := (&evalFlags{maskValues: "255=1, 3=0", reduceZero: true}).maskOptions()
+	o, err := (&datasetFlags{maskValues: "255=1, 3=0", reduceZero: true}).maskOptions()
 	require.NoError(t, err)
 	assert.True(t, o.ReduceZeroLabel)
 	assert.Equal(t, []uint8{1, 0, 7}, []uint8{o.Map[255], o.Map[3], o.Map[7]})
-	o, err = (&evalFlags{maskValues: "cityscapes"}).maskOptions()
+	o, err = (&datasetFlags{maskValues: "cityscapes"}).maskOptions()
 	require.NoError(t, err)
 	assert.Equal(t, dataset.CityscapesTrainIDs(), o.Map)
-	assert.Equal(t, []uint8{}, (&evalFlags{ignore: []int{-1}}).ignored())
-	assert.Equal(t, []uint8{0, 255}, (&evalFlags{ignore: []int{0, 255}}).ignored())
+	assert.Equal(t, []uint8{}, (&datasetFlags{ignore: []int{-1}}).ignored())
+	assert.Equal(t, []uint8{0, 255}, (&datasetFlags{ignore: []int{0, 255}}).ignored())
 }
 
 // TestEvalOfMasks measures masks against ground truth that is made of them: some shifted, some left out.

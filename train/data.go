@@ -1,0 +1,131 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/torchvit/torchvit/dataset"
+	"github.com/torchvit/torchvit/loader"
+	"github.com/torchvit/torchvit/seg"
+	"github.com/torchvit/torchvit/vit"
+)
+
+// Data is a data set as a model sees it.
+type Data struct {
+	Set *dataset.Set
+	// Classes is the model's class for each of the set's, dataset.LeftOut for what does not count; nil where the
+	// set's are the model's.
+	Classes []int
+	// Masks say what the values of mask files mean, before Classes; Ignore are those that do not count after
+	// Classes.
+	Masks  dataset.MaskOptions
+	Ignore []uint8
+}
+
+// background tells whether a label is that of where nothing is.
+func background(label string) bool { return label == "background" || label == "__background__" }
+
+// labelsFor are the labels of a model whose head is made for a data set.
+func (m *Model) labelsFor(set *dataset.Set) ([]string, error) {
+	if len(set.Classes) == 0 {
+		return nil, fmt.Errorf("%w: the data set does not name its classes; give the labels of the result", ErrClasses)
+	}
+	labels := slices.Clone(set.Classes)
+	switch {
+	case background(labels[0]):
+	case m.meta.Task == vit.TaskDetection && (m.meta.Output.Kind == "" || m.meta.Output.Kind == vit.OutputDetections):
+		labels = append([]string{"__background__"}, labels...)
+	case (m.meta.Task == vit.TaskSegmentation || m.meta.Task == vit.TaskSegmentationHead) &&
+		(set.Kind == dataset.COCO || len(m.meta.Labels) > 0 && background(m.meta.Labels[0])):
+		labels = append([]string{"background"}, labels...)
+	}
+	return labels, nil
+}
+
+// Data matches a data set's classes with the model's labels: see [dataset.Set.Match]. Where they are others, the
+// error is ErrClasses.
+func (m *Model) Data(set *dataset.Set, given ...string) (*Data, error) {
+	classes, err := set.Match(m.labels(), given...)
+	if errors.Is(err, dataset.ErrClass) {
+		return nil, fmt.Errorf("%w: %w; or --init-head=classes gives the model new outputs for the data set's own classes (train.Options.Head)", ErrClasses, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Data{Set: set, Classes: classes, Ignore: []uint8{dataset.Ignored}}, nil
+}
+
+// class is the model's class for one of the set's.
+func (d *Data) class(c int) int {
+	if d.Classes == nil || c < 0 || c >= len(d.Classes) {
+		return c
+	}
+	return d.Classes[c]
+}
+
+// maskOptions reads masks' files into the model's classes.
+func (d *Data) maskOptions() dataset.MaskOptions {
+	o := d.Masks
+	table := new([256]uint8)
+	for v := range table {
+		class := uint8(v)
+		if o.Map != nil {
+			class = o.Map[v]
+		}
+		if d.Classes != nil && int(class) < len(d.Classes) {
+			if c := d.Classes[class]; c < 0 || c > dataset.Ignored {
+				class = dataset.Ignored
+			} else {
+				class = uint8(c)
+			}
+		}
+		if slices.Contains(d.Ignore, class) {
+			class = dataset.Ignored
+		}
+		table[v] = class
+	}
+	o.Map = table
+	return o
+}
+
+// labels are the model's; of a binary mask, the background's comes first.
+func (m *Model) labels() []string {
+	if m.meta.Task == vit.TaskSegmentation || m.meta.Task == vit.TaskSegmentationHead {
+		return seg.Labels(&m.meta)
+	}
+	return m.meta.Labels
+}
+
+// backgroundClass is the class of pixels without an object, in masks that are made of outlines.
+func (m *Model) backgroundClass() uint8 {
+	if labels := m.labels(); len(labels) > 0 && background(labels[0]) {
+		return 0
+	}
+	return dataset.Ignored
+}
+
+// Loader makes a loader of the data for a model's task: o is completed with the model's preprocess, the targets
+// and the classes.
+func (d *Data) Loader(m *Model, task Task, o loader.Options) (*loader.Loader, error) {
+	o.Spec = m.meta.Preprocess
+	o.Targets, o.List = task.Targets()
+	o.Classes = d.Classes
+	o.Labels = nil
+	if d.Classes == nil && len(d.Set.Classes) > 0 { // by place: they are the model's
+		o.Classes = make([]int, len(d.Set.Classes))
+		for i := range o.Classes {
+			o.Classes[i] = i
+		}
+	}
+	if o.Targets&loader.Masks != 0 {
+		// The table has the classes in it.
+		o.MaskOptions = d.maskOptions()
+		if d.Set.Kind != dataset.COCO {
+			o.Classes = nil
+		}
+		b := m.backgroundClass()
+		o.Background = &b
+	}
+	return loader.New(d.Set, o)
+}
