@@ -157,7 +157,7 @@ func (l *Loader) Len() int {
 	return n
 }
 
-// Close gives the cache back. Batches stay. Closing again, or a nil loader, has no effect. It always returns nil.
+// Close gives the cache back; it comes after the loops over Batches. Batches stay. Closing again, or a nil loader, has no effect. It always returns nil.
 func (l *Loader) Close() error {
 	if l != nil {
 		l.cache.close()

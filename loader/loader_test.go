@@ -146,12 +146,20 @@ func TestWorkers(t *testing.T) {
 	}
 	require.Len(t, seen, len(set.Images))
 	require.Greater(t, objects, 8)
+	// Every image has numbers of its own.
+	drawn := map[transforms.View]bool{}
+	for i := range 50 {
+		v, _, err := newLoader(t, set, o).view(3, i, transforms.Size{Height: 200, Width: 200})
+		require.NoError(t, err)
+		drawn[v] = true
+	}
+	require.Greater(t, len(drawn), 45)
 
 	o.Workers, o.Prefetch, o.Cache = 8, 5, 64<<20
 	l := newLoader(t, set, o)
 	require.Equal(t, want, epoch(t, l, 3, 0))
 	require.Equal(t, want, epoch(t, l, 3, 0), "from the cache")
-	require.NotEmpty(t, l.cache.samples)
+	require.Len(t, l.cache.samples, len(set.Images))
 	require.Equal(t, want[2:], epoch(t, l, 3, 2))
 	require.Empty(t, epoch(t, l, 3, l.Len()))
 
@@ -161,8 +169,17 @@ func TestWorkers(t *testing.T) {
 	o.Seed++
 	require.NotEqual(t, want[0].Images, epoch(t, newLoader(t, set, o), 3, 0)[0].Images)
 
-	// An image's augmentation does not depend on its place in the epoch.
+	// A cache takes what fits.
 	o.Seed--
+	o.Cache = l.cache.samples[0].bytes() + l.cache.samples[1].bytes()
+	small := newLoader(t, set, o)
+	require.Equal(t, want, epoch(t, small, 3, 0))
+	require.Equal(t, want, epoch(t, small, 3, 0))
+	require.NotEmpty(t, small.cache.samples)
+	require.Less(t, len(small.cache.samples), 5)
+	require.GreaterOrEqual(t, small.cache.left, int64(0))
+
+	// An image's augmentation does not depend on its place in the epoch.
 	o.Shuffle, o.BatchSize = false, 1
 	alone := epoch(t, newLoader(t, set, o), 3, want[1].Index[0])[0]
 	require.Equal(t, want[1].Images[:len(alone.Images)], alone.Images)
@@ -309,6 +326,78 @@ func TestList(t *testing.T) {
 		b.Close()
 	}
 	require.Equal(t, len(set.Images), n)
+}
+
+// TestMasks reads masks from files, whose values the classes change, and leaves out crowds and classes.
+func TestMasks(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		r := image.Rect(0, 0, 12, 8)
+		photo, mask := image.NewNRGBA(r), image.NewGray(r)
+		for p := range mask.Pix {
+			mask.Pix[p] = []byte{0, 1, 2, 255}[p%4]
+			photo.SetNRGBA(p%12, p/12, color.NRGBA{byte(60 * (p % 4)), byte(20 * i), 9, 255})
+		}
+		for folder, img := range map[string]image.Image{"images": photo, "masks": mask} {
+			require.NoError(t, os.MkdirAll(filepath.Join(dir, folder), 0o755))
+			f, err := os.Create(filepath.Join(dir, folder, fmt.Sprintf("%d.png", i)))
+			require.NoError(t, err)
+			require.NoError(t, png.Encode(f, img))
+			require.NoError(t, f.Close())
+		}
+	}
+	set, err := dataset.Read(dir, "", dataset.Options{})
+	require.NoError(t, err)
+	require.Equal(t, dataset.Masks, set.Kind)
+	check := func(o Options, want ...int64) {
+		t.Helper()
+		o.BatchSize = 3
+		c := epoch(t, newLoader(t, set, o), 0, 0)[0]
+		require.Equal(t, []int64{3, 8, 12}, c.Shapes[1])
+		for p, v := range c.Masks {
+			require.Equal(t, want[p%4], v)
+			require.Equal(t, float32(60*(p%4))/255, c.Images[p/96*3*96+p%96])
+		}
+	}
+	check(Options{}, 0, 1, 2, 255)
+	check(Options{MaskOptions: dataset.MaskOptions{ReduceZeroLabel: true}}, 255, 0, 1, 255)
+	set.Classes = []string{"sky", "sea", "sand"}
+	check(Options{Labels: []string{"Sand", "Sky", "Sea"}}, 1, 2, 0, 255)
+	check(Options{Classes: []int{-1, 7, 3}}, 255, 7, 3, 255)
+
+	// Objects that are crowds, or of classes that are left out, are in no box and no mask.
+	coco := *scenes(t)
+	coco.Images = coco.Images[:1]
+	img := &coco.Images[0]
+	img.Objects = slices.Clone(img.Objects)
+	require.GreaterOrEqual(t, len(img.Objects), 2)
+	img.Objects[0].Crowd = true
+	o := Options{Targets: Masks | InstanceMasks, Classes: make([]int, len(coco.Classes))}
+	for i := range o.Classes {
+		o.Classes[i] = i + 1
+	}
+	out := img.Objects[1].Class
+	o.Classes[out] = -1
+	left, present := 0, map[int64]bool{0: true, Ignored: true}
+	for _, object := range img.Objects[1:] {
+		if object.Class != out {
+			left++
+			present[int64(object.Class+1)] = true
+		}
+	}
+	c := epoch(t, newLoader(t, &coco, o), 0, 0)[0]
+	require.Len(t, c.Labels, left)
+	require.Len(t, c.Instances, left*img.Width*img.Height)
+	for _, v := range c.Masks {
+		require.True(t, present[v], "got class %d", v)
+	}
+
+	// An image of another size than the set says is an error.
+	img.Width++
+	for b, err := range newLoader(t, &coco, o).Batches(t.Context(), 0, 0) {
+		require.Nil(t, b)
+		require.ErrorIs(t, err, torch.ErrShape)
+	}
 }
 
 // TestBreak leaves no goroutine and no tensor when a loop ends early or is cancelled, at any moment.

@@ -83,9 +83,6 @@ func (p *pending) prepare(place int) error {
 		defer s.image.Close()
 	}
 	photo := transforms.Size{Height: s.image.Height(), Width: s.image.Width()}
-	if p.o.Targets&^Classes != 0 && img.Width > 0 && img.Height > 0 && photo != (transforms.Size{Height: img.Height, Width: img.Width}) {
-		return fmt.Errorf("%w: got %d x %d pixels, want the data set's %d x %d", torch.ErrShape, photo.Width, photo.Height, img.Width, img.Height)
-	}
 	view, color, err := p.view(p.epoch, i, photo)
 	if err != nil {
 		return err
@@ -155,11 +152,15 @@ func (p *pending) sample(i int, img *dataset.Image) (s *sample, kept bool, err e
 	if s.image, err = p.pipeline.Load(p.ctx, img.Path); err != nil {
 		return nil, false, err
 	}
-	if p.o.Targets&Masks != 0 {
-		if s.mask, err = p.mask(img, s.image); err != nil {
-			s.image.Close()
-			return nil, false, err
-		}
+	w, h := s.image.Width(), s.image.Height()
+	if p.o.Targets&^Classes != 0 && img.Width > 0 && img.Height > 0 && (w != img.Width || h != img.Height) {
+		err = fmt.Errorf("%w: got %d x %d pixels, want the data set's %d x %d", torch.ErrShape, w, h, img.Width, img.Height)
+	} else if p.o.Targets&Masks != 0 {
+		s.mask, err = p.mask(img, s.image)
+	}
+	if err != nil {
+		s.image.Close()
+		return nil, false, err
 	}
 	return s, p.cache.put(i, s), nil
 }
