@@ -240,7 +240,7 @@ func evaluateDetector(ctx context.Context, m *Model, d *Data, o det.DetectOption
 			left, top, w, h := x.Box.XYWH()
 			results = append(results, coco.Result{
 				ImageID: img.ID, CategoryID: id, Score: float64(x.Score),
-				Box: &coco.Box{float64(left), float64(top), float64(w), float64(h)},
+				Box: &coco.Box{float64(left), float64(top), float64(w), float64(h)}, Mask: x.Mask,
 			})
 		}
 		return nil
@@ -253,7 +253,22 @@ func evaluateDetector(ctx context.Context, m *Model, d *Data, o det.DetectOption
 		return nil, err
 	}
 	s := result.Stats
-	return []Metric{{"AP", known(s.AP)}, {"AP50", known(s.AP50)}, {"AP75", known(s.AP75)}}, nil
+	out := []Metric{{"AP", known(s.AP)}, {"AP50", known(s.AP50)}, {"AP75", known(s.AP75)}}
+	if !outlined(truth, results) {
+		return out, nil
+	}
+	if result, err = coco.Evaluate(truth, results, coco.EvalOptions{Type: coco.Segm, ImageIDs: seen}); err != nil {
+		return nil, err
+	}
+	return append(out, Metric{"mask AP", known(result.Stats.AP)}), nil
+}
+
+// outlined tells whether there are masks on both sides.
+func outlined(truth *coco.Dataset, results []coco.Result) bool {
+	return len(results) > 0 && !slices.ContainsFunc(results, func(r coco.Result) bool { return r.Mask == nil }) &&
+		!slices.ContainsFunc(truth.Annotations, func(a coco.Annotation) bool {
+			return a.Segmentation.Mask == nil && len(a.Segmentation.Polygons) == 0
+		})
 }
 
 // known makes NaN of COCO's -1, which says that there is nothing to average.

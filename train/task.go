@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/det"
@@ -60,7 +61,8 @@ func TaskOf(m *Model, o TaskOptions) (Task, error) {
 	case meta.Task == vit.TaskDetection && meta.Output.Kind == vit.OutputYOLOGrid:
 		return grid{meta.Output.Anchors}, nil
 	case meta.Task == vit.TaskDetection && (meta.Output.Kind == vit.OutputDetections || meta.Output.Kind == ""):
-		return detection{}, nil
+		masks := slices.ContainsFunc(m.parameters, func(p Parameter) bool { return strings.Contains(p.Name, "mask_predictor.") })
+		return detection{masks}, nil
 	}
 	kind := meta.Output.Kind
 	if kind == "" {
@@ -270,12 +272,18 @@ func binary(ctx context.Context, scope *torch.Scope, logits, masks *torch.Tensor
 	return loss.Sum(ctx, loss.Term{Loss: sum, Weight: 1 / max(pixels, 1)})
 }
 
-// detection learns with the losses that torchvision's scripted detectors give in training mode.
-type detection struct{}
+// detection learns with the losses that torchvision's scripted detectors give in training mode; with masks for a
+// Mask R-CNN.
+type detection struct{ masks bool }
 
-func (detection) Targets() (loader.Targets, bool) { return loader.Boxes, true }
+func (d detection) Targets() (loader.Targets, bool) {
+	if d.masks {
+		return loader.Boxes | loader.InstanceMasks, true
+	}
+	return loader.Boxes, true
+}
 
-func (detection) Loss(ctx context.Context, m *Model, b *loader.Batch) (*Loss, error) {
+func (d detection) Loss(ctx context.Context, m *Model, b *loader.Batch) (*Loss, error) {
 	var scope torch.Scope
 	defer scope.Close()
 	own := torch.Own(&scope)
@@ -291,6 +299,11 @@ func (detection) Loss(ctx context.Context, m *Model, b *loader.Batch) (*Loss, er
 		}
 		if targets[i].Labels, err = m.pixels(b.Labels[i], own); err != nil {
 			return nil, err
+		}
+		if d.masks {
+			if targets[i].Masks, err = m.pixels(b.InstanceMasks[i], own); err != nil {
+				return nil, err
+			}
 		}
 	}
 	losses, err := det.TrainingLosses(ctx, m.forward, images, targets, m.precision)

@@ -3,9 +3,9 @@
     .venv/bin/python train/testdata/make_models.py
 
 vit.pt, segmentation.pt (1x1 head), progressive.pt (a head with batch norm), head.pt (for
-vit.pt), faster_rcnn.pt and yolo.pt are this project's models with seeded weights; dropout.pt
-is a classifier with dropout; frozen.pt cannot be trained, and baked.pt, which has the number
-of classes in its code, not to other classes.
+vit.pt), faster_rcnn.pt, mask_rcnn.pt and yolo.pt are this project's models with seeded
+weights; dropout.pt is a classifier with dropout; frozen.pt cannot be trained, and baked.pt,
+which has the number of classes in its code, not to other classes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
 
-import modelfile
-from models.detection import vit_faster_rcnn
-from models.segmentation import VisionTransformerForSegmentation
-from models.segmentation_heads import segmentation_head
-from models.vision_transformer import VisionTransformer
-from models.yolo import VisionTransformerYOLO
+import modelfile  # noqa: E402
+from models.detection import vit_faster_rcnn, vit_mask_rcnn  # noqa: E402
+from models.segmentation import VisionTransformerForSegmentation  # noqa: E402
+from models.segmentation_heads import segmentation_head  # noqa: E402
+from models.vision_transformer import VisionTransformer  # noqa: E402
+from models.yolo import VisionTransformerYOLO  # noqa: E402
 
 SIZE = 32
 VIT: dict[str, Any] = {
@@ -108,9 +108,9 @@ def main() -> None:
     pixels = metadata("segmentation", "segmentation_logits", masks)
     model = VisionTransformerForSegmentation(len(masks), **VIT)
     write("segmentation", model, pixels, ("forward", x), ("forward_with_attention", x))
-    options = {"channels": 8, "min_channels": 8}
+    channels = {"channels": 8, "min_channels": 8}
     model = VisionTransformerForSegmentation(
-        len(masks), **VIT, head="progressive", head_options=options
+        len(masks), **VIT, head="progressive", head_options=channels
     )
     write("progressive", model, pixels, ("forward", x))
     head = metadata("segmentation_head", "head_logits", masks)
@@ -127,20 +127,20 @@ def main() -> None:
     )
     boxes["preprocess"] = {"resize": {"rule": "none"}, "normalize": "none"}
     boxes["input"] = {"size": [SIZE, 64], "dynamic": True, "layout": "list"}
-    detector = vit_faster_rcnn(
-        VisionTransformer(num_classes=0, **VIT), 4, 16, (2, 1), (8, 16, 32), 32, SIZE, 64,
-        (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 50, rpn_batch_size_per_image=32,
-        box_batch_size_per_image=32,
-    )  # fmt: skip
-    write("faster_rcnn", detector, boxes, ("forward", [x[0].clamp(0, 1)]))
-    grid = metadata(
-        "detection", "yolo_grid", CLASSES, thresholds={"score": 0.25, "iou": 0.45}
-    )
+    options: dict[str, Any] = {
+        "min_size": SIZE, "max_size": 64,
+        "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5),
+        "rpn_top_n": 50, "rpn_batch_size_per_image": 32, "box_batch_size_per_image": 32,
+    }  # fmt: skip
+    for name, build in (("faster_rcnn", vit_faster_rcnn), ("mask_rcnn", vit_mask_rcnn)):
+        more: dict[str, Any] = {"mask_layers": (8,)} if name == "mask_rcnn" else {}
+        vit = VisionTransformer(num_classes=0, **VIT)
+        detector = build(vit, 4, 16, (2, 1), (8, 16, 32), 32, **options, **more)
+        write(name, detector, boxes, ("forward", [x[0].clamp(0, 1)]))
+    grid = metadata("detection", "yolo_grid", CLASSES, thresholds={"score": 0.25, "iou": 0.45})
     anchors = (((8, 8), (12, 12)), ((16, 16), (24, 24)))
     grid["output"]["anchors"] = anchors
-    yolo = VisionTransformerYOLO(
-        VisionTransformer(num_classes=0, **VIT), 3, anchors, 16, (2, 1)
-    )
+    yolo = VisionTransformerYOLO(VisionTransformer(num_classes=0, **VIT), 3, anchors, 16, (2, 1))
     write("yolo", yolo, grid, ("forward", x))
 
 
