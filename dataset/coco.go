@@ -153,6 +153,8 @@ func cocoFile(path, split string) (string, error) {
 		return files[0], nil
 	case len(files) == 0:
 		return "", wrong(path, 0, ErrMissing, "want annotations/*.json")
+	case split != "":
+		return "", wrong(path, 0, ErrSplit, "got %s and the split %s, want the name of one of them", strings.Join(files, ", "), split)
 	}
 	return "", wrong(path, 0, ErrKind, "got %s, want the name of one of them", strings.Join(files, ", "))
 }

@@ -103,7 +103,7 @@ func TestCOCOPlaces(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Join(dir, "images", "train2017", "a.jpg"), s.Images[0].Path)
 	_, err = dataset.Read(dir, "", dataset.Options{Split: "test"})
-	require.ErrorIs(t, err, dataset.ErrKind)
+	require.ErrorIs(t, err, dataset.ErrSplit)
 	_, err = dataset.Read(dir, "", dataset.Options{Images: t.TempDir()})
 	require.ErrorIs(t, err, dataset.ErrMissing)
 	require.ErrorContains(t, err, "instances_val2017.json: missing: ")

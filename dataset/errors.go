@@ -12,6 +12,8 @@ var (
 	ErrFormat = errors.New("not of the expected form")
 	// ErrMissing: a file that the data set names is not there.
 	ErrMissing = errors.New("missing")
+	// ErrSplit: a data set has no part of the name that Options.Split asks for. It is an ErrMissing.
+	ErrSplit = fmt.Errorf("part %w", ErrMissing)
 	// ErrClass: a class that the data set does not have.
 	ErrClass = errors.New("unknown class")
 	// ErrKind: not a data set that can be recognised.

@@ -167,7 +167,7 @@ func maskFolders(path string, o Options) (images, masks string, err error) {
 				}
 			}
 			if o.Split != "" {
-				return "", wrong(filepath.Join(folder, o.Split), 0, ErrMissing, "want the folder of that split")
+				return "", wrong(filepath.Join(folder, o.Split), 0, ErrSplit, "want the folder of that split")
 			}
 			return folder, nil
 		}

@@ -533,3 +533,20 @@ func FuzzReadText(f *testing.F) {
 		}
 	})
 }
+
+// A part that is asked for and not there is told from files that are missing.
+func TestReadSplit(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o666))
+	}
+	write("annotations/instances_val.json", `{"images": [{"id": 1, "file_name": "a.jpg", "width": 4, "height": 4}], "annotations": [], "categories": []}`)
+	_, err := dataset.Read(dir, dataset.COCO, dataset.Options{Split: "train"})
+	require.ErrorIs(t, err, dataset.ErrSplit)
+	assert.ErrorContains(t, err, "instances_val.json and the split train")
+	_, err = dataset.Read(dir, dataset.COCO, dataset.Options{Split: "val"})
+	require.ErrorIs(t, err, dataset.ErrMissing)
+	require.NotErrorIs(t, err, dataset.ErrSplit)
+}

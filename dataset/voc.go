@@ -118,7 +118,7 @@ func vocNames(path, part, annotations, ending, split string) ([]vocName, string,
 	}
 	if list == "" {
 		if split != "" {
-			return nil, "", wrong(filepath.Join(folder, split+".txt"), 0, ErrMissing, "want the list of that split")
+			return nil, "", wrong(filepath.Join(folder, split+".txt"), 0, ErrSplit, "want the list of that split")
 		}
 		entries, err := os.ReadDir(annotations)
 		if err != nil {

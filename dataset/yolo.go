@@ -96,7 +96,7 @@ func yoloFolders(dir, split string) (places, classes []string, err error) {
 	}
 	if place == "" {
 		if split != "" {
-			return nil, nil, wrong(filepath.Join(images, split), 0, ErrMissing, "want the images of that split")
+			return nil, nil, wrong(filepath.Join(images, split), 0, ErrSplit, "want the images of that split")
 		}
 		place = images
 	}

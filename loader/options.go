@@ -144,6 +144,9 @@ func (a *Augment) prepare(fixed transforms.Size) (transforms.Size, error) {
 		if t.Size == (transforms.Size{}) {
 			t.Size = fixed
 		}
+		if t.Size == (transforms.Size{}) {
+			return fixed, noSize("random resized crop")
+		}
 		fixed, a.RandomResizedCrop = t.Size, &t
 		checks, sizes = append(checks, t.Validate()), sizes+1
 	}
@@ -151,6 +154,9 @@ func (a *Augment) prepare(fixed transforms.Size) (transforms.Size, error) {
 		t := *a.ScaleJitter
 		if t.TargetSize == (transforms.Size{}) {
 			t.TargetSize = fixed
+		}
+		if t.TargetSize == (transforms.Size{}) {
+			return fixed, noSize("scale jitter")
 		}
 		fixed, a.ScaleJitter = t.TargetSize, &t
 		checks, sizes = append(checks, t.Validate()), sizes+1
@@ -174,6 +180,10 @@ func (a *Augment) prepare(fixed transforms.Size) (transforms.Size, error) {
 		}
 	}
 	return fixed, nil
+}
+
+func noSize(name string) error {
+	return wrong("augment: %s: got no size, and the model's preprocess gives none to all images; want Options.Size (--train-size HxW)", name)
 }
 
 func wrong(format string, args ...any) error {

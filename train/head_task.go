@@ -22,7 +22,7 @@ type caller interface {
 }
 
 // newTokens loads the ViT of a head in a file of its own, whose photos the head's model is prepared for from here on.
-func newTokens(ctx context.Context, head *Model, path string) (*tokens, error) {
+func newTokens(head *Model, path string) (*tokens, error) {
 	if head.meta.Task != vit.TaskSegmentationHead {
 		return nil, fmt.Errorf("%s: %w: got a file of the task %s, want a %s beside the ViT's", head.name, vit.ErrTask, head.meta.Task, vit.TaskSegmentationHead)
 	}
@@ -44,7 +44,7 @@ func newTokens(ctx context.Context, head *Model, path string) (*tokens, error) {
 		model.Close()
 		return nil, err
 	}
-	return t, ctx.Err()
+	return t, nil
 }
 
 func (t *tokens) of(ctx context.Context, scope *torch.Scope, pixels *torch.Tensor) ([]any, error) {
@@ -63,5 +63,8 @@ func (t *tokens) of(ctx context.Context, scope *torch.Scope, pixels *torch.Tenso
 		return []any{answer, shape[2], shape[3]}, nil
 	}
 	pair, _ := answer.(torch.Tuple)
+	if len(pair) == 0 {
+		return nil, fmt.Errorf("forward_features: %w: got %T, want a tuple that begins with the tokens", vit.ErrOutput, answer)
+	}
 	return []any{pair[0], shape[2], shape[3]}, nil
 }

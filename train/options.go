@@ -38,7 +38,7 @@ type Options struct {
 	Optimizer string
 	// LR is the learning rate at its height, 1e-4 by default. WeightDecay is 0.05 by default for AdamW and 0 for
 	// the others; below 0 is none. Biases, norms, tokens and position embeddings have none. Momentum is SGD's,
-	// 0.9 by default.
+	// 0.9 by default; below 0 is none.
 	LR, WeightDecay, Momentum float64
 	// LayerDecay, 0 to 1, is the factor of the rate from each block of the ViT to the one before it; 0 and 1 are
 	// none.
@@ -274,7 +274,7 @@ func (o *Options) prepare() error {
 	if o.WeightDecay == 0 && o.Optimizer == OptimizerAdamW {
 		o.WeightDecay = 0.05
 	}
-	o.WeightDecay = max(o.WeightDecay, 0)
+	o.WeightDecay, o.Momentum = max(o.WeightDecay, 0), max(o.Momentum, 0)
 	if o.LayerDecay == 0 {
 		o.LayerDecay = 1
 	}

@@ -20,6 +20,8 @@ type Parameter struct {
 	// Block is the ViT's block that it belongs to; -1 for what stands before the blocks, and for the head. What
 	// comes after them, such as the final norm, has the number of blocks.
 	Block int
+	// after tells that it comes after the blocks.
+	after bool
 }
 
 // blockNames are the names that blocks have: timm's, DINO's and this project's; torchvision's; transformers';
@@ -74,7 +76,7 @@ func divide(tensors []jit.NamedTensor) (out []Parameter, root string) {
 	}
 	for i, p := range out {
 		if p.ViT && p.Block < 0 && afterBlocks.MatchString(strings.TrimPrefix(p.Name, root)) {
-			out[i].Block = blocks
+			out[i].Block, out[i].after = blocks, true
 		}
 	}
 	return out, root
@@ -84,6 +86,22 @@ func divide(tensors []jit.NamedTensor) (out []Parameter, root string) {
 func (m *Model) inViT(name string) bool {
 	below, inside := strings.CutPrefix(name, m.root)
 	return inside && !isHead(below) && slices.ContainsFunc(m.parameters, func(p Parameter) bool { return p.ViT })
+}
+
+// blocks is the number of the ViT's blocks, whether or not a norm follows them.
+func (m *Model) blocks() int {
+	n := 0
+	for _, p := range m.parameters {
+		if !p.ViT {
+			continue
+		}
+		if p.after {
+			n = max(n, p.Block)
+		} else {
+			n = max(n, p.Block+1)
+		}
+	}
+	return n
 }
 
 // Freeze says which parameters of a model stay as they are.
@@ -129,14 +147,9 @@ func (f Freeze) holds(p Parameter) bool {
 // Freeze says from here on which parameters are learned: those that f does not hold. The error is ErrOptions
 // where the model has no such part, and where nothing would be learned.
 func (m *Model) Freeze(f Freeze) error {
-	blocks := -1
-	for _, p := range m.parameters {
-		if p.ViT {
-			blocks = max(blocks, p.Block)
-		}
-	}
+	blocks := m.blocks()
 	switch {
-	case (f.ViT || f.Blocks > 0) && blocks < 0:
+	case (f.ViT || f.Blocks > 0) && blocks == 0:
 		return fmt.Errorf("freeze %s: %w: %s has no blocks of a ViT (blocks.N, encoder.layer.N and the like), want none", f, ErrOptions, m.name)
 	case f.Blocks > blocks && !f.ViT && f.Blocks > 0:
 		return fmt.Errorf("freeze %s: %w: the ViT has %d blocks", f, ErrOptions, blocks)

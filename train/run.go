@@ -158,7 +158,7 @@ func (r *run) openTask(ctx context.Context) (Task, error) {
 	if r.o.ViT == "" {
 		return TaskOf(r.model, o)
 	}
-	f, err := newTokens(ctx, r.model, r.o.ViT)
+	f, err := newTokens(r.model, r.o.ViT)
 	if err != nil {
 		return nil, err
 	}
@@ -187,12 +187,7 @@ func (r *run) openOptimizer() error {
 		return err
 	}
 	layers := map[string]int{}
-	depth := 0
-	for _, p := range r.model.parameters {
-		if p.ViT {
-			depth = max(depth, p.Block)
-		}
-	}
+	depth := r.model.blocks()
 	for _, p := range r.model.parameters {
 		layers[p.Name] = min(p.Block+1, depth) // what follows the blocks learns as the last one
 		if !p.ViT {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,8 +150,20 @@ func (f *trainFlags) check() error {
 	if o.EarlyStop > 0 && f.val == "" {
 		return usagef("--early-stop: want --val too, which it is measured on")
 	}
+	// Zeros are defaults in train.Options.
 	if f.given("weight-decay") && o.WeightDecay == 0 {
 		o.WeightDecay = -1 // none
+	}
+	if f.given("momentum") && o.Momentum == 0 {
+		o.Momentum = -1 // none
+	}
+	for _, v := range []struct {
+		name  string
+		value float64
+	}{{"lr", o.LR}, {"layer-decay", o.LayerDecay}} {
+		if v.value == 0 {
+			return usagef("--%s 0: want more than 0", v.name)
+		}
 	}
 	var err error
 	if o.Freeze, err = train.ParseFreeze(f.freeze); err != nil {
@@ -195,29 +206,37 @@ func (f *trainFlags) check() error {
 // read reads the data sets.
 func (f *trainFlags) read(task string) (set, val *dataset.Set, err error) {
 	f.o.Segmentation = task == vit.TaskSegmentation || task == vit.TaskSegmentationHead
-	read := func(path string, o dataset.Options, split string, limit int) (*dataset.Set, error) {
-		given := o.Split
-		o.Split = cmp.Or(given, split)
-		set, err := dataset.Read(path, dataset.Kind(f.kind), o)
-		if given == "" && (errors.Is(err, dataset.ErrMissing) || errors.Is(err, dataset.ErrKind)) {
-			// It has no parts, or none of that name.
-			o.Split = ""
-			set, err = dataset.Read(path, dataset.Kind(f.kind), o)
+	// Of a data set with parts, the one that is named, else the first of wanted; never one of others in its place.
+	read := func(path string, o dataset.Options, wanted, others []string) (set *dataset.Set, err error) {
+		kind := dataset.Kind(f.kind)
+		if o.Split != "" {
+			return dataset.Read(path, kind, o)
 		}
-		if err == nil && limit > 0 && limit < len(set.Images) {
-			set.Images = set.Images[:limit]
+		for _, o.Split = range wanted {
+			if set, err = dataset.Read(path, kind, o); !errors.Is(err, dataset.ErrSplit) {
+				return set, err
+			}
 		}
-		return set, err
+		for _, o.Split = range others {
+			if _, err := dataset.Read(path, kind, o); !errors.Is(err, dataset.ErrSplit) {
+				return nil, fmt.Errorf("%w: got a part %s and none named %s, want one, or its name", dataset.ErrSplit, o.Split, wanted[0])
+			}
+		}
+		o.Split = ""
+		return dataset.Read(path, kind, o)
 	}
-	if set, err = read(f.data, f.o, "train", f.limit); err != nil {
+	if set, err = read(f.data, f.o, []string{"train"}, []string{"val", "test"}); err != nil {
 		return nil, nil, fmt.Errorf("--data: %w", err)
+	}
+	if f.limit > 0 {
+		set.Images = set.Images[:min(f.limit, len(set.Images))]
 	}
 	if f.val == "" {
 		return set, nil, nil
 	}
 	o := f.o
 	o.Split, o.Images, o.Masks, o.Annotations = f.valSplit, f.valImages, f.valMasks, f.valAnn
-	if val, err = read(f.val, o, "val", 0); err != nil {
+	if val, err = read(f.val, o, []string{"val", "test"}, []string{"train"}); err != nil {
 		return nil, nil, fmt.Errorf("--val: %w", err)
 	}
 	return set, val, nil
@@ -249,7 +268,7 @@ func (a *app) train(ctx context.Context, path string, f *trainFlags) error {
 	}
 	o.Ignore, o.Classes = f.ignored(), f.classes
 	o.Data, o.Validation = f.data, f.val
-	display := a.newTrainDisplay(set, val)
+	display := a.newTrainDisplay(set, val, o.EvalLimit)
 	o.Progress = display.event
 	result, err := train.Run(ctx, path, set, val, o)
 	display.finish()
@@ -311,10 +330,13 @@ type trainDisplay struct {
 // lineEvery is how often a line is written where there is no terminal.
 const lineEvery = 10 * time.Second
 
-func (a *app) newTrainDisplay(set, val *dataset.Set) *trainDisplay {
+func (a *app) newTrainDisplay(set, val *dataset.Set, limit int) *trainDisplay {
 	d := &trainDisplay{w: a.stderr, images: len(set.Images), last: time.Now(), epoch: time.Now()}
 	if val != nil {
 		d.val = len(val.Images)
+		if limit > 0 {
+			d.val = min(d.val, limit)
+		}
 	}
 	if f, ok := a.stderr.(*os.File); ok {
 		d.terminal = term.IsTerminal(int(f.Fd()))

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/internal/testmain"
 	"github.com/torchvit/torchvit/train"
 )
@@ -170,4 +171,52 @@ func TestTrainIsInterrupted(t *testing.T) {
 	assert.Regexp(t, `training stopped after step \d+ of 4800: .*last\.npz is there to go on from: .*; the same command with --resume goes on\ntorchvit: interrupted\n$`, stderr.String())
 	_, errs := ok(t, append(flags, "--resume", "--json", "--epochs", "1")...)
 	assert.Contains(t, errs, "going on after step ")
+}
+
+// Never the part that is for measuring in place of the one that is for training.
+func TestTrainParts(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o666))
+	}
+	instances := func(image string) string {
+		return `{"images": [{"id": 1, "file_name": "` + image + `", "width": 4, "height": 4}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}`
+	}
+	f := &trainFlags{data: dir}
+	write("annotations/instances_val.json", instances("v.png"))
+	write("val/v.png", "")
+	_, _, err := f.read("segmentation")
+	require.ErrorIs(t, err, dataset.ErrSplit)
+	assert.ErrorContains(t, err, "got a part val and none named train")
+
+	write("annotations/instances_train.json", instances("t.png"))
+	_, _, err = f.read("segmentation")
+	require.ErrorIs(t, err, dataset.ErrMissing, "an image that is missing")
+	assert.ErrorContains(t, err, "t.png")
+
+	write("train/t.png", "")
+	f.val = dir
+	set, val, err := f.read("segmentation")
+	require.NoError(t, err)
+	assert.Equal(t, "t.png", filepath.Base(set.Images[0].Path))
+	assert.Equal(t, "v.png", filepath.Base(val.Images[0].Path))
+
+	require.NoError(t, os.Remove(filepath.Join(dir, "annotations", "instances_val.json")))
+	_, _, err = f.read("segmentation")
+	require.ErrorIs(t, err, dataset.ErrSplit)
+	assert.ErrorContains(t, err, "--val: ")
+	require.NoError(t, os.Rename(filepath.Join(dir, "annotations", "instances_train.json"), filepath.Join(dir, "annotations", "all.json")))
+	write("images/t.png", "")
+	set, val, err = f.read("segmentation")
+	require.NoError(t, err, "a set without parts")
+	assert.Equal(t, set.Images[0].Path, val.Images[0].Path)
+}
+
+func TestTrainZeros(t *testing.T) {
+	for _, flag := range []string{"--lr", "--layer-decay"} {
+		line := fails(t, exitUsage, "train", trainable(t, "vit"), "--data", "d", "--out", "o.pt", flag, "0")
+		assert.Contains(t, line, flag+" 0: want more than 0")
+	}
 }
