@@ -1,0 +1,491 @@
+"""Trains the demonstration models: a small ViT pretrained for classification, then heads.
+
+    .venv/bin/python scripts/train.py                      # everything that is not done yet
+    .venv/bin/python scripts/train.py --stage pretrain     # one stage
+    .venv/bin/python scripts/train.py --quick              # a tiny run that checks resuming
+
+Stages, in this order by default:
+  pretrain       the ViT names the garment of an image (Fashion-MNIST, half of the images
+                 on photos and textures)
+  segmentation   VisionTransformerForSegmentation with its 1x1 head, on the scenes
+  faster_rcnn    torchvision's Faster R-CNN over a simple pyramid of the ViT
+  deconvolution  the same segmentation model with one transposed convolution as its head
+  yolo           the YOLO-style head
+  evaluate       held-out figures: testdata/models/figures.json
+  curves         docs/images/training/*.png and the table of docs/training.md
+  export         testdata/models/*.pt, self-described model files with references
+
+Each of the four fine-tuning stages trains twice with the same steps, batches and schedule:
+from the pretrained ViT and from scratch (--from-scratch: only the latter; --pretrained: only
+the former). A stage that was stopped goes on from its last checkpoint, to the same weights
+as without the stop; a finished one is not repeated unless --again is given. Checkpoints and
+logs stay in testdata/generated/training.
+
+The data: Debian's package dataset-fashion-mnist, and the scenes that make_scenes.py writes.
+Layers compute in bfloat16 (autocast), weights, losses and boxes are float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import garments as g
+from fetch_photos import fetch
+from models.vision_transformer import Attention, VisionTransformer, resample_pos_embed
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "testdata" / "generated" / "training"
+VIT: dict[str, Any] = {
+    "img_size": 128,
+    "patch_size": 8,
+    "embed_dim": 192,
+    "depth": 6,
+    "num_heads": 3,
+    "mlp_ratio": 3,
+}
+
+
+# ---- One training run: schedule, log, checkpoint ------------------------------------------
+
+
+@dataclass
+class Run:
+    """One training run. Batches and everything random are functions of (seed, step) alone,
+    so that a run that was stopped goes on to the weights it would have had."""
+
+    name: str
+    model: nn.Module
+    groups: list[dict[str, Any]]  # AdamW's, each with "scale", its factor on the rate
+    rate: float
+    warmup: int
+    steps: int
+    progress: Callable[[int], float]  # step -> 0..1, where the cosine is
+    loss: Callable[[int], dict[str, Tensor]]  # step -> the losses, which are added
+    check: Callable[[int], dict[str, float]]  # step -> held-out figures
+    every: int  # steps between two checks
+    clip: float = 1.0
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Writes beside the file and renames, so that a killed run leaves the old one."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    with open(part, "rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(part, path)
+
+
+def read_log(name: str) -> list[dict[str, Any]]:
+    """The lines of a run's log; a line cut off by a kill is left out."""
+    path = WORK / f"{name}.jsonl"
+    lines = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> bool:
+    """Trains until the run is finished (True) or minutes are over; stop_at: for the test."""
+    checkpoint, done = WORK / f"{run.name}.checkpoint", WORK / f"{run.name}.pth"
+    if again:
+        checkpoint.unlink(missing_ok=True)
+        done.unlink(missing_ok=True)
+    if done.is_file():
+        print(f"{run.name}: done before")
+        return True
+    run.model.train()
+    optimizer = torch.optim.AdamW(run.groups, lr=run.rate, betas=(0.9, 0.98), fused=True)
+    parameters = [p for group in run.groups for p in group["params"]]
+    first, before = 0, 0.0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        run.model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, before = state["step"], state["seconds"]
+        print(f"{run.name}: goes on at step {first}", flush=True)
+    log = [line for line in read_log(run.name) if line["step"] <= first]
+    text = "".join(json.dumps(line) + "\n" for line in log)
+    write_whole(WORK / f"{run.name}.jsonl", lambda path: path.write_text(text))
+    start = saved = time.monotonic()
+    seconds = before
+    mean: dict[str, float] = {}
+    with open(WORK / f"{run.name}.jsonl", "a") as stream:
+        for step in range(first, run.steps):
+            warm = min(1.0, (step + 1) / run.warmup)
+            rate = run.rate * warm * (0.5 + 0.5 * np.cos(np.pi * run.progress(step)))
+            for group in optimizer.param_groups:
+                group["lr"] = float(rate) * group["scale"]
+            losses = run.loss(step)
+            loss = torch.stack(list(losses.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, run.clip)
+            optimizer.step()
+            for name, value in {"loss": loss, **losses}.items():
+                mean[name] = 0.95 * mean.get(name, value.item()) + 0.05 * value.item()
+            count, now = step + 1, time.monotonic()
+            seconds = before + now - start
+            last = count == run.steps
+            if count % 20 == 0 or last:
+                line: dict[str, Any] = {"step": count, "seconds": round(seconds, 1)}
+                line["rate"] = round(float(rate), 7)
+                line |= {name: round(value, 4) for name, value in mean.items()}
+                if count % run.every == 0 or last:
+                    with eval_mode(run.model):
+                        line |= {k: round(v, 4) for k, v in run.check(count).items()}
+                stream.write(json.dumps(line) + "\n")
+                stream.flush()
+                if count % 100 == 0 or count % run.every == 0 or last:
+                    words = [f"{k} {v}" for k, v in line.items() if k != "step"]
+                    print(f"{run.name} {count}/{run.steps} {' '.join(words)}", flush=True)
+            halt = now - start > minutes * 60 or count == stop_at
+            if now - saved > 60 or last or halt:
+                state = {
+                    "step": count,
+                    "seconds": seconds,
+                    "model": run.model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                }
+                write_whole(checkpoint, lambda path: torch.save(state, path))  # noqa: B023
+                saved = now
+            if halt and not last:
+                print(f"{run.name}: stopped at step {count}; start again to go on", flush=True)
+                return False
+    write_whole(done, lambda path: torch.save(run.model.state_dict(), path))
+    checkpoint.unlink()
+    return True
+
+
+class eval_mode:
+    """Evaluation mode without gradients, for a while."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.no_grad = torch.no_grad()
+
+    def __enter__(self) -> None:
+        self.model.eval()
+        self.no_grad.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.no_grad.__exit__(*error)
+        self.model.train()
+
+
+def parameter_groups(model: nn.Module, decay: float = 1.0) -> list[dict[str, Any]]:
+    """Groups with layer-wise decay of the rate: the heads have 1, the ViT's last block
+    decay, ... its embeddings decay^(depth+1). No weight decay for 1-d parameters, positions
+    and the class token."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        name = name.split("vit.", 1)[-1]
+        depth = VIT["depth"]
+        if name.startswith("blocks."):
+            layer = int(name.split(".")[1]) + 1
+        elif name.startswith(("cls_token", "pos_embed", "patch_embed")):
+            layer = 0
+        else:
+            layer = depth + 1
+        plain = parameter.ndim < 2 or name in ("cls_token", "pos_embed")
+        key = (decay ** (depth + 1 - layer), 0.0 if plain else 0.05)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": params, "scale": scale, "weight_decay": weight}
+        for (scale, weight), params in groups.items()
+    ]
+
+
+def seeds(*numbers: int) -> np.random.Generator:
+    """The generator of a batch; seeds torch's as well."""
+    rng = np.random.default_rng(numbers)
+    torch.manual_seed(int(rng.integers(2**31)))
+    return rng
+
+
+# ---- What makes the ViT cheaper to train; exported files keep F.scaled_dot_product_attention
+
+
+def explicit_attention(self: Attention, x: Tensor) -> Tensor:
+    """Attention.forward in bfloat16: on CPUs its backward is 1.6 times as fast as flash
+    attention's."""
+    q, k, v = self.project(x)
+    weights = ((q * self.scale).contiguous() @ k.transpose(-2, -1)).softmax(-1, dtype=q.dtype)
+    return self.merge(weights @ v)
+
+
+def windowed_embed(
+    vit: VisionTransformer, rng: np.random.Generator, largest: int, keep: float = 1.0
+) -> Callable[[Tensor], Tensor]:
+    """A replacement of vit.embed for one training batch.
+
+    The image is taken for a random window of a larger one, of up to largest patches a side:
+    its positions are a window of the position embedding, resampled to the larger grid. Small
+    images teach so what larger ones of any shape need. With keep < 1 that part of the
+    patches, drawn for each image, is used.
+    """
+
+    def embed(x: Tensor) -> Tensor:
+        h, w = vit.grid(x)
+        gh, gw = (int(rng.integers(v, max(v, largest) + 1)) for v in (h, w))
+        pos = resample_pos_embed(vit.pos_embed, 1, vit.grid_size, [gh, gw])
+        top, left = int(rng.integers(0, gh - h + 1)), int(rng.integers(0, gw - w + 1))
+        grid = pos[:, 1:].reshape(gh, gw, -1)[top : top + h, left : left + w]
+        tokens = vit.patch_embed(x) + grid.reshape(1, h * w, -1)
+        if keep < 1:
+            count = round(keep * h * w)
+            index = torch.rand(len(x), h * w).argsort(1)[:, :count, None]
+            tokens = tokens.gather(1, index.expand(-1, -1, tokens.shape[2]))
+        first = (vit.cls_token + pos[:, :1]).expand(len(x), -1, -1)
+        return torch.cat([first.to(tokens.dtype), tokens], dim=1)
+
+    return embed
+
+
+class training_embed:
+    """Puts a replacement of vit.embed in place for a while."""
+
+    def __init__(self, vit: VisionTransformer, embed: Callable[[Tensor], Tensor] | None) -> None:
+        self.vit, self.embed = vit, embed
+
+    def __enter__(self) -> None:
+        if self.embed is not None:
+            self.vit.__dict__["embed"] = self.embed
+
+    def __exit__(self, *error: object) -> None:
+        self.vit.__dict__.pop("embed", None)
+
+
+def bfloat16() -> torch.autocast:
+    """The precision of the layers."""
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """0..1 -> -1..1, mean and std of the exported files."""
+    return (images - 0.5) / 0.5
+
+
+# ---- Pretraining: classification ----------------------------------------------------------
+
+
+@dataclass
+class Phase:
+    """A part of pretraining; cost is relative, for the schedule."""
+
+    size: int
+    batch: int
+    steps: int
+    keep: float
+    scale: tuple[float, float]  # of a garment on a background, relative to the image
+    seconds: float  # measured, for the schedule of the rate
+
+
+PHASES = [
+    Phase(32, 256, 1300, 1.0, (0.8, 1.15), 0.27),
+    Phase(64, 128, 1000, 1.0, (0.6, 1.1), 0.46),
+    Phase(128, 64, 850, 0.4, (0.4, 1.05), 0.42),
+    Phase(128, 32, 200, 1.0, (0.4, 1.05), 0.56),
+]
+
+
+def texture(size: int, rng: np.random.Generator) -> Tensor:
+    """A procedural background, (3, size, size) 0..1: smooth noise, stripes or checks."""
+    first, second = (torch.from_numpy(rng.random((3, 1, 1))).float() for _ in range(2))
+    kind = rng.integers(4)
+    if kind < 2:
+        cells = int(rng.integers(2, 40))
+        noise = torch.from_numpy(rng.random((1, 1 if kind else 3, cells, cells))).float()
+        mode = "bicubic" if rng.random() < 0.7 else "nearest"
+        amount = F.interpolate(noise, size=(size, size), mode=mode)[0].clamp(0, 1)
+    else:
+        angle, period = rng.uniform(0, np.pi), rng.uniform(3, 40)
+        y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+        wave = torch.sin((x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / period))
+        if kind == 3:
+            wave = wave * torch.sin((y * np.cos(angle) - x * np.sin(angle)) * (2 * np.pi / period))
+        amount = (0.5 + rng.uniform(0.6, 6) * wave)[None].clamp(0, 1).float()
+    grain = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.08), (3, size, size))).float()
+    return (first + (second - first) * amount + grain).clamp(0, 1)
+
+
+def background_banks(names: list[str], seed: int) -> dict[int, Tensor]:
+    """Backgrounds for images of 32, 64 and 128 pixels: uint8 (n, 3, 1.25 s, 1.25 s)."""
+    rng = np.random.default_rng(seed)
+    photos = g.background_bank(g.load_photos(fetch(), names), 1600, 160, rng)
+    made = torch.stack([texture(160, rng) for _ in range(800)])
+    bank = torch.cat([photos, (made * 255).to(torch.uint8)])
+    banks = {128: bank}
+    for size in (64, 32):
+        small = F.interpolate(bank.float(), size=(size * 5 // 4,) * 2, mode="area")
+        banks[size] = small.to(torch.uint8)
+    return banks
+
+
+def single_garments(
+    data: g.Garments,
+    picks: np.ndarray,
+    backgrounds: Tensor,
+    plain: np.ndarray,
+    scale: tuple[float, float],
+    rng: np.random.Generator,
+) -> Tensor:
+    """One garment an image, (B, 3, H, W) 0..1: plain ones on black, as Fashion-MNIST has
+    them but a little moved, the others turned and tinted on their background."""
+    batch, _, height, width = backgrounds.shape
+    side = np.where(plain, rng.uniform(0.85, 1.1, batch), rng.uniform(*scale, batch))
+    free = np.maximum(1 - side, 0.06)
+    cx, cy = (rng.uniform(-1, 1, batch) * free for _ in range(2))
+    angle = np.deg2rad(rng.uniform(-1, 1, batch) * np.where(plain, 8, 22))
+    flip = np.where(rng.random(batch) < 0.5, -1.0, 1.0)
+    stretch = np.exp(rng.uniform(-0.1, 0.1, batch))
+    cos, sin = np.cos(angle) / side, np.sin(angle) / side
+    matrix = [
+        [flip * cos * stretch, flip * sin * stretch, -flip * stretch * (cos * cx + sin * cy)],
+        [-sin / stretch, cos / stretch, (sin * cx - cos * cy) / stretch],
+    ]
+    theta = torch.from_numpy(np.array(matrix).transpose(2, 0, 1)).float()
+    grid = F.affine_grid(theta, [batch, 2, height, width], align_corners=False)
+    layer = F.grid_sample(data.pixels[picks].float() / 255, grid, align_corners=False)
+    grey, alpha = layer[:, :1], layer[:, 1:]
+    bare = torch.from_numpy(plain)[:, None, None, None]
+    gain = torch.from_numpy(rng.uniform(0.55, 1.1, (batch, 1, 1, 1))).float()
+    dark = torch.from_numpy(rng.uniform(0.0, 0.5, (batch, 1, 1, 1))).float()
+    tint = torch.from_numpy(rng.uniform(0.25, 1.0, (batch, 3, 1, 1))).float()
+    shade = grey / alpha.clamp(min=1e-3)
+    pasted = backgrounds * (1 - alpha) + (dark + (1 - dark) * shade) * tint * alpha
+    return torch.where(bare, grey * gain, pasted).clamp(0, 1)
+
+
+def erase(images: Tensor, rng: np.random.Generator) -> None:
+    """Covers a rectangle of a third of the images with grey."""
+    batch, _, height, width = images.shape
+    for i in np.flatnonzero(rng.random(batch) < 0.33):
+        h, w = (int(v * rng.uniform(0.15, 0.4)) for v in (height, width))
+        y, x = int(rng.integers(0, height - h)), int(rng.integers(0, width - w))
+        images[i, :, y : y + h, x : x + w] = float(rng.random())
+
+
+def draw(bank: Tensor, batch: int, size: int, rng: np.random.Generator) -> Tensor:
+    """Backgrounds from a bank, with changed brightness, contrast and colour."""
+    return g.draw_backgrounds(bank, batch, (size, size), rng)
+
+
+def garment_bank(train_split: bool) -> g.Garments:
+    """Fashion-MNIST as uint8 (n, 2, 28, 28), grey and alpha."""
+    data = g.load_garments(train=train_split)
+    return g.Garments((data.pixels * 255 + 0.5).to(torch.uint8), data.labels)
+
+
+def plain_images(data: g.Garments, picks: slice, size: int) -> Tensor:
+    """Fashion-MNIST's images as they are, resized, (n, 3, size, size) 0..1."""
+    grey = data.pixels[picks, :1].float() / 255
+    grey = F.interpolate(grey, size=(size, size), mode="bilinear")
+    return grey.expand(-1, 3, -1, -1).contiguous()
+
+
+def top1(vit: VisionTransformer, images: Tensor, labels: Tensor) -> float:
+    """Share of images whose class is right."""
+    right = 0
+    with bfloat16():
+        for some, truth in zip(images.split(128), labels.split(128)):
+            right += int((vit(normalised(some)).argmax(1) == truth).sum())
+    return right / len(labels)
+
+
+def pretrain(seed: int, phases: list[Phase], name: str = "pretrain", count: int = 500) -> Run:
+    """The run of pretraining; count garments of the test split are looked at meanwhile."""
+    banks = background_banks(g.TRAIN_PHOTOS, seed)
+    held_out = background_banks(g.TEST_PHOTOS, seed + 1)
+    data, test = garment_bank(True), garment_bank(False)
+    torch.manual_seed(seed)
+    vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
+    ends = np.cumsum([phase.steps for phase in phases])
+    costs = np.concatenate([np.full(p.steps, p.seconds) for p in phases])
+    progress = np.concatenate([[0.0], np.cumsum(costs) / costs.sum()])
+
+    def loss(step: int) -> dict[str, Tensor]:
+        phase = phases[int(np.searchsorted(ends, step, side="right"))]
+        rng = seeds(seed, 1, step)
+        picks = rng.integers(0, len(data.labels), phase.batch)
+        backgrounds = draw(banks[phase.size], phase.batch, phase.size, rng)
+        plain = rng.random(phase.batch) < 0.5
+        images = single_garments(data, picks, backgrounds, plain, phase.scale, rng)
+        erase(images, rng)
+        whole = rng.random() < 0.6
+        largest = phase.size // 8 if whole else 20
+        embed = windowed_embed(vit, rng, largest, phase.keep)
+        with training_embed(vit, embed), bfloat16():
+            logits = vit(normalised(images))
+        target = data.labels[picks]
+        return {"classes": F.cross_entropy(logits.float(), target, label_smoothing=0.05)}
+
+    def check(step: int) -> dict[str, float]:
+        phase = phases[min(int(np.searchsorted(ends, step)), len(phases) - 1)]
+        size, rng = phase.size, np.random.default_rng(seed + 2)
+        truth = test.labels[:count]
+        picks = np.arange(count)
+        backgrounds = draw(held_out[size], count, size, rng)
+        scale = (0.6, 1.0) if size > 32 else (0.85, 1.0)
+        pasted = single_garments(test, picks, backgrounds, np.zeros(count, bool), scale, rng)
+        plain = plain_images(test, slice(0, count), size)
+        return {"top1": top1(vit, plain, truth), "top1_photos": top1(vit, pasted, truth)}
+
+    return Run(
+        name=name,
+        model=vit,
+        groups=parameter_groups(vit),
+        rate=1.2e-3,
+        warmup=200,
+        steps=int(ends[-1]),
+        progress=lambda step: float(progress[step]),
+        loss=loss,
+        check=check,
+        every=250,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    stages = ["pretrain"]
+    parser.add_argument("--stage", action="append", choices=stages, help="may be repeated")
+    parser.add_argument("--again", action="store_true", help="train finished stages again")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
+    parser.add_argument("--threads", type=int, default=2, help="threads (default 2)")
+    parser.add_argument(
+        "--minutes", type=float, default=40, help="limit of one start; it then stops (default 40)"
+    )
+    args = parser.parse_args()
+    if sys.platform == "linux" and "MALLOC_TOP_PAD_" not in os.environ:
+        # Freed tensors stay in the process: new pages for each cost a fifth of the time.
+        gigabytes = str(4 << 30)
+        keep = {"MALLOC_MMAP_THRESHOLD_": gigabytes, "MALLOC_TRIM_THRESHOLD_": gigabytes}
+        keep |= {"MALLOC_TOP_PAD_": str(1 << 28), "OMP_NUM_THREADS": str(args.threads)}
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | keep)
+    torch.set_num_threads(args.threads)
+    WORK.mkdir(parents=True, exist_ok=True)
+    Attention.forward = explicit_attention
+    if "pretrain" in (args.stage or stages):
+        if not train(pretrain(args.seed, PHASES), args.minutes, args.again):
+            raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()
