@@ -28,6 +28,9 @@ Layers compute in bfloat16 (autocast), weights, losses and boxes are float32.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import io
 import json
 import os
 import sys
@@ -41,10 +44,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
 import garments as g
+import preprocess
 from fetch_photos import fetch
+from models.detection import vit_faster_rcnn
+from models.segmentation import VisionTransformerForSegmentation
 from models.vision_transformer import Attention, VisionTransformer, resample_pos_embed
+from models.yolo import VisionTransformerYOLO, decode
+from models.yolo_loss import yolo_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "testdata" / "generated" / "training"
@@ -100,15 +109,20 @@ def read_log(name: str) -> list[dict[str, Any]]:
     return lines
 
 
-def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> bool:
-    """Trains until the run is finished (True) or minutes are over; stop_at: for the test."""
+def finished(name: str, again: bool) -> bool:
+    """Whether a run has been finished before, which is said."""
+    done = (WORK / f"{name}.pth").is_file() and not again
+    if done:
+        print(f"{name}: done before")
+    return done
+
+
+def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> None:
+    """Trains until the run is finished; ends the program after minutes, or at stop_at."""
     checkpoint, done = WORK / f"{run.name}.checkpoint", WORK / f"{run.name}.pth"
     if again:
         checkpoint.unlink(missing_ok=True)
         done.unlink(missing_ok=True)
-    if done.is_file():
-        print(f"{run.name}: done before")
-        return True
     run.model.train()
     optimizer = torch.optim.AdamW(run.groups, lr=run.rate, betas=(0.9, 0.98), fused=True)
     parameters = [p for group in run.groups for p in group["params"]]
@@ -132,7 +146,7 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> bo
             for group in optimizer.param_groups:
                 group["lr"] = float(rate) * group["scale"]
             losses = run.loss(step)
-            loss = torch.stack(list(losses.values())).sum()
+            loss = torch.stack([v for v in losses.values() if v.requires_grad]).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, run.clip)
@@ -166,10 +180,9 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> bo
                 saved = now
             if halt and not last:
                 print(f"{run.name}: stopped at step {count}; start again to go on", flush=True)
-                return False
+                raise SystemExit(3)
     write_whole(done, lambda path: torch.save(run.model.state_dict(), path))
     checkpoint.unlink()
-    return True
 
 
 class eval_mode:
@@ -460,12 +473,428 @@ def pretrain(seed: int, phases: list[Phase], name: str = "pretrain", count: int 
     )
 
 
+# ---- The scenes ---------------------------------------------------------------------------
+
+SIDE = 128
+LABELS = ["background", *g.CLASSES]
+SCENES = ROOT / "testdata" / "generated" / "scenes"
+GREY = 114 / 255  # what is beside an image, as letterboxes have it
+
+
+@dataclass
+class Scenes:
+    """A data set in memory, every image with its shortest edge at SIDE: images uint8
+    (3, h, w), masks uint8 (h, w), boxes float32 (n, 4) xyxy and labels (n) 1..10; scales are
+    (x, y) of those pixels to the image's own; ids are COCO's."""
+
+    images: list[Tensor]
+    masks: list[Tensor]
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    scales: list[Tensor]
+    ids: list[int]
+
+
+def instances_path(split: str) -> Path:
+    """The annotations of a split."""
+    return SCENES / "annotations" / f"instances_{split}.json"
+
+
+def coco(split: str) -> Any:
+    """The COCO data set of a split, read quietly."""
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(instances_path(split))
+
+
+def load_scenes(split: str, limit: int = 0) -> Scenes:
+    """Reads the scenes of a split, or the first of them; the whole split is kept in a file
+    beside the checkpoints."""
+    if not instances_path(split).is_file():
+        raise SystemExit(f"{SCENES}: no scenes; run scripts/make_scenes.py")
+    key = hashlib.sha256(instances_path(split).read_bytes()).hexdigest()[:16]
+    cache = WORK / f"scenes_{split}_{key}.pt"
+    if cache.is_file() and not limit:
+        return Scenes(**torch.load(cache, weights_only=True))
+    data, scenes = coco(split), Scenes([], [], [], [], [], [])
+    for number in sorted(data.imgs)[: limit or None]:
+        entry = data.imgs[number]
+        image = preprocess.decode(SCENES / split / entry["file_name"])
+        height, width = image.height, image.width
+        image = preprocess.resize(image, {"resize": {"rule": "shortest_edge", "size": [SIDE]}})
+        mask = torch.zeros(1, 1, height, width)
+        boxes, labels = [], []
+        for annotation in data.loadAnns(data.getAnnIds(number)):
+            mask[0, 0][torch.from_numpy(data.annToMask(annotation)) > 0] = annotation["category_id"]
+            x, y, w, h = annotation["bbox"]
+            boxes.append([x, y, x + w, y + h])
+            labels.append(annotation["category_id"])
+        size = (image.height, image.width)
+        scale = torch.tensor([width / size[1], height / size[0]])
+        mask = F.interpolate(mask, size=size, mode="nearest-exact")[0, 0]
+        scenes.images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
+        scenes.masks.append(mask.to(torch.uint8))
+        scenes.boxes.append(torch.tensor(boxes).reshape(-1, 4) / scale.repeat(2))
+        scenes.labels.append(torch.tensor(labels))
+        scenes.scales.append(scale)
+        scenes.ids.append(number)
+    if not limit:
+        write_whole(cache, lambda path: torch.save(vars(scenes), path))
+    return scenes
+
+
+def scene_batch(
+    scenes: Scenes, picks: np.ndarray, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """Images (B, 3, SIDE, SIDE) 0..1, masks with 255 beside the image, boxes and labels:
+    resized, moved, flipped and recoloured at random. Boxes of which less than 0.4 is left
+    are dropped."""
+    images = torch.full((len(picks), 3, SIDE, SIDE), GREY)
+    masks = torch.full((len(picks), SIDE, SIDE), 255, dtype=torch.int64)
+    boxes, labels = [], []
+    for i, pick in enumerate(picks):
+        image, mask = scenes.images[pick], scenes.masks[pick]
+        scale = float(np.exp(rng.uniform(np.log(0.75), np.log(1.25))))
+        h, w = (round(v * scale) for v in image.shape[1:])
+        sx, sy = w / image.shape[2], h / image.shape[1]
+        resized = F.interpolate(
+            image[None].float(), size=(h, w), mode="bilinear", align_corners=False
+        )[0]
+        coarse = F.interpolate(mask[None, None].float(), size=(h, w), mode="nearest-exact")[0, 0]
+        box = scenes.boxes[pick] * torch.tensor([sx, sy, sx, sy])
+        if rng.random() < 0.5:
+            resized, coarse = resized.flip(2), coarse.flip(1)
+            box = torch.stack([w - box[:, 2], box[:, 1], w - box[:, 0], box[:, 3]], dim=1)
+        left, top = (int(rng.integers(min(0, SIDE - v), max(0, SIDE - v) + 1)) for v in (w, h))
+        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + w, SIDE), min(top + h, SIDE)
+        images[i, :, y1:y2, x1:x2] = resized[:, y1 - top : y2 - top, x1 - left : x2 - left] / 255
+        masks[i, y1:y2, x1:x2] = coarse[y1 - top : y2 - top, x1 - left : x2 - left].long()
+        box = box + torch.tensor([left, top, left, top])
+        area = (box[:, 2:] - box[:, :2]).prod(1)
+        box = box.clamp(0, SIDE)
+        side = box[:, 2:] - box[:, :2]
+        kept = (side.prod(1) > 0.4 * area) & (side > 3).all(1)
+        boxes.append(box[kept])
+        labels.append(scenes.labels[pick][kept])
+    gain = torch.from_numpy(rng.uniform(0.75, 1.25, (len(picks), 3, 1, 1))).float()
+    shift = torch.from_numpy(rng.uniform(-0.1, 0.1, (len(picks), 1, 1, 1))).float()
+    return (images * gain + shift).clamp(0, 1), masks, boxes, labels
+
+
+def shuffled(count: int, batch: int, step: int, seed: int) -> np.ndarray:
+    """The step's part of endless epochs, each in its own order."""
+    index = np.arange(step * batch, (step + 1) * batch)
+    epochs = {
+        e: np.random.default_rng([seed, 3, e]).permutation(count) for e in set(index // count)
+    }
+    return np.array([epochs[i // count][i % count] for i in index])
+
+
+# ---- Held-out figures ---------------------------------------------------------------------
+
+
+def even(image: Tensor) -> Tensor:
+    """An image (3, h, w) uint8 as (1, 3, H, W) 0..1 whose sides are multiples of the patch,
+    as the exported files' preprocess makes it from the scene."""
+    patch = VIT["patch_size"]
+    size = [max(patch, round(v / patch) * patch) for v in image.shape[1:]]
+    images = image[None].float() / 255
+    if list(image.shape[1:]) != size:
+        images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return images
+
+
+def segmentation_figures(model: nn.Module, scenes: Scenes, count: int = 0) -> dict[str, Any]:
+    """mIoU of the 11 classes over all pixels at the size that the model sees, IoU of each,
+    share of right pixels."""
+    confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)
+    for image, mask in list(zip(scenes.images, scenes.masks))[: count or None]:
+        logits = model(normalised(even(image))).float()
+        if logits.shape[2:] != mask.shape:
+            logits = F.interpolate(logits, size=mask.shape, mode="bilinear", align_corners=False)
+        pair = mask.long() * len(LABELS) + logits.argmax(1)[0]
+        confusion += np.bincount(pair.numpy().ravel(), minlength=confusion.size).reshape(
+            confusion.shape
+        )
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    iou = np.diag(confusion) / np.maximum(union, 1)
+    garment = confusion[1:, 1:].sum()
+    return {
+        "miou": float(iou.mean()),
+        "pixel_accuracy": float(np.trace(confusion) / confusion.sum()),
+        "garment_against_background_iou": float(garment / (confusion.sum() - confusion[0, 0])),
+        "iou": dict(zip(LABELS, iou.tolist())),
+    }
+
+
+Found = tuple[Tensor, Tensor, Tensor]  # boxes xyxy, scores, labels 1..10 of one image
+
+
+def detection_figures(
+    truth: Any, found: Callable[[int], Found], scenes: Scenes, count: int = 0
+) -> dict[str, Any]:
+    """COCOeval's AP, AP50 and AR of boxes; found gives an image's boxes in its pixels as
+    the scenes have them; AP50 by class, and of any class."""
+    from pycocotools.cocoeval import COCOeval
+
+    ids = scenes.ids[: count or None]
+    rows = []
+    for i, number in enumerate(ids):
+        boxes, scores, labels = found(i)
+        boxes = (boxes * scenes.scales[i].repeat(2)).tolist()
+        for box, score, label in zip(boxes, scores.tolist(), labels.tolist()):
+            x1, y1, x2, y2 = box
+            rows.append([number, x1, y1, x2 - x1, y2 - y1, score, label])
+    if not rows:
+        return {"ap50": 0.0}
+    with contextlib.redirect_stdout(io.StringIO()):
+        answer = truth.loadRes(np.array(rows))
+        figures = {}
+        for use in (1, 0):
+            measure = COCOeval(truth, answer, "bbox")
+            measure.params.imgIds, measure.params.useCats = ids, use
+            measure.evaluate()
+            measure.accumulate()
+            precision = measure.eval["precision"]  # IoU, recall, class, area, detections
+            if not use:
+                figures["ap50_any_class"] = float(precision[0, :, 0, 0, 2].mean())
+                break
+            measure.summarize()
+            by_class = np.ma.masked_less(precision[0, :, :, 0, 2], 0).mean(0)
+            figures |= {
+                "ap": float(measure.stats[0]),
+                "ap50": float(measure.stats[1]),
+                "ap75": float(measure.stats[2]),
+                "ar100": float(measure.stats[8]),
+                "ap50_by_class": dict(zip(g.CLASSES, by_class.filled(-1).tolist())),
+            }
+    return figures
+
+
+# ---- Fine-tuning --------------------------------------------------------------------------
+
+
+@dataclass
+class Task:
+    """One fine-tuning stage."""
+
+    make: Callable[[nn.Module], nn.Module]  # the model around a ViT without a classifier
+    loss: Callable[..., dict[str, Tensor]]
+    figures: Callable[..., dict[str, Any]]
+    steps: int
+    batch: int = 16
+    rate: float = 1e-3
+    metric: str = "miou"
+
+
+def make_segmentation(head: str) -> Callable[[nn.Module], nn.Module]:
+    """A segmentation model with the ViT's weights."""
+
+    def make(vit: nn.Module) -> nn.Module:
+        model = VisionTransformerForSegmentation(num_classes=len(LABELS), **VIT, head=head)
+        model.load_state_dict(vit.state_dict(), strict=False)
+        return model
+
+    return make
+
+
+def segmentation_loss(
+    model: nn.Module, images: Tensor, masks: Tensor, boxes: list[Tensor], labels: list[Tensor]
+) -> dict[str, Tensor]:
+    """Cross-entropy of the pixels; the background counts less, as it is most of them."""
+    with bfloat16():
+        logits = model(normalised(images))
+    weight = torch.tensor([0.5] + [1.0] * len(g.CLASSES))
+    return {"pixels": F.cross_entropy(logits.float(), masks, weight, ignore_index=255)}
+
+
+def segmentation_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
+    """Figures of a segmentation model."""
+    return segmentation_figures(model, scenes, count)
+
+
+def make_faster_rcnn(vit: nn.Module) -> nn.Module:
+    """Faster R-CNN over two levels of the ViT's pyramid, of strides 4 and 8."""
+    return vit_faster_rcnn(
+        vit,
+        num_classes=len(LABELS),
+        out_channels=64,
+        scales=(2, 1),
+        anchor_sizes=(40, 60, 84),
+        representation_size=256,
+        min_size=SIDE,
+        max_size=2 * SIDE,
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5),
+        rpn_top_n=100,
+        box_score_thresh=0.05,
+        box_detections_per_img=20,
+        rpn_batch_size_per_image=64,
+        box_batch_size_per_image=32,
+    )
+
+
+def faster_rcnn_loss(
+    model: nn.Module, images: Tensor, masks: Tensor, boxes: list[Tensor], labels: list[Tensor]
+) -> dict[str, Tensor]:
+    """torchvision's four losses."""
+    targets = [{"boxes": b, "labels": v} for b, v in zip(boxes, labels)]
+    with bfloat16():
+        losses = model(list(images), targets)
+    return {name.removeprefix("loss_"): value.float() for name, value in losses.items()}
+
+
+def faster_rcnn_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
+    """Figures of Faster R-CNN."""
+
+    def found(i: int) -> Found:
+        answer = model([scenes.images[i].float() / 255])[0]
+        return answer["boxes"], answer["scores"], answer["labels"]
+
+    return detection_figures(coco("val"), found, scenes, count)
+
+
+#: Fitted to the boxes of the training scenes: yolo_anchors.
+YOLO_ANCHORS = [
+    [(24.0, 62.0), (48.0, 40.0), (38.0, 66.0)],
+    [(62.0, 54.0), (54.0, 72.0), (70.0, 70.0)],
+    [(86.0, 60.0), (70.0, 90.0), (92.0, 88.0)],
+]
+
+
+def make_yolo(vit: nn.Module) -> nn.Module:
+    """The YOLO-style head on three levels, of strides 4, 8 and 16."""
+    return VisionTransformerYOLO(vit, len(g.CLASSES), YOLO_ANCHORS, channels=96)
+
+
+def yolo_losses(
+    model: nn.Module, images: Tensor, masks: Tensor, boxes: list[Tensor], labels: list[Tensor]
+) -> dict[str, Tensor]:
+    """The three parts of the grid's loss, weighted."""
+    with bfloat16():
+        levels = model(normalised(images))
+    total, parts = yolo_loss(
+        levels, boxes, [v - 1 for v in labels], YOLO_ANCHORS, SIDE, SIDE, **YOLO_WEIGHTS
+    )
+    # The log shows the parts; only the total has gradients.
+    return {"total": total, **parts}
+
+
+YOLO_WEIGHTS = {"box_weight": 1.0, "objectness_weight": 1.0, "class_weight": 1.0}
+
+
+def letterboxed(image: Tensor) -> tuple[Tensor, float, int, int]:
+    """An image in the middle of a grey square of SIDE: (1, 3, SIDE, SIDE), its ratio, and
+    where its left and top are."""
+    h, w = image.shape[1:]
+    ratio = min(SIDE / h, SIDE / w)
+    size = [max(round(v * ratio), 1) for v in (h, w)]
+    small = image[None].float() / 255
+    if size != [h, w]:
+        small = F.interpolate(small, size=size, mode="bilinear", antialias=True)
+    left, top = round((SIDE - size[1]) / 2 - 0.1), round((SIDE - size[0]) / 2 - 0.1)
+    canvas = torch.full((1, 3, SIDE, SIDE), GREY)
+    canvas[:, :, top : top + size[0], left : left + size[1]] = small
+    return canvas, ratio, left, top
+
+
+def yolo_found(model: nn.Module, image: Tensor, score: float = 0.05, iou: float = 0.5) -> Found:
+    """The boxes of one image, after suppression within each class."""
+    canvas, ratio, left, top = letterboxed(image)
+    levels = [level.float() for level in model(normalised(canvas))]
+    y = decode(levels, model.anchors, SIDE, SIDE)[0]
+    scores, labels = (y[:, 4:5] * y[:, 5:]).max(1)
+    kept = scores > score
+    y, scores, labels = y[kept], scores[kept], labels[kept] + 1
+    boxes = torch.cat([y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2], dim=1)
+    best = batched_nms(boxes, scores, labels, iou)[:50]
+    offset = torch.tensor([left, top, left, top])
+    return (boxes[best] - offset) / ratio, scores[best], labels[best]
+
+
+def yolo_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
+    """Figures of the YOLO-style detector."""
+    return detection_figures(
+        coco("val"), lambda i: yolo_found(model, scenes.images[i]), scenes, count
+    )
+
+
+TASKS = {
+    "segmentation": Task(
+        make_segmentation("linear"), segmentation_loss, segmentation_check, steps=1100
+    ),
+    "faster_rcnn": Task(
+        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=900, metric="ap50"
+    ),
+    "deconvolution": Task(
+        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=900
+    ),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=1000, metric="ap50"),
+}
+
+
+def pretrained_vit() -> VisionTransformer:
+    """The pretrained ViT with its classifier."""
+    if not (WORK / "pretrain.pth").is_file():
+        raise SystemExit("no pretrained ViT yet: --stage pretrain")
+    vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
+    vit.load_state_dict(torch.load(WORK / "pretrain.pth", weights_only=True))
+    return vit
+
+
+def start_model(task: Task, scratch: bool, seed: int) -> nn.Module:
+    """The model before its fine-tuning; the head starts the same in both cases."""
+    torch.manual_seed(seed)
+    vit = VisionTransformer(num_classes=0, **VIT)
+    if not scratch:
+        state = pretrained_vit().state_dict()
+        vit.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")})
+    torch.manual_seed(seed + 1)
+    return task.make(vit)
+
+
+def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: Scenes) -> Run:
+    """The run of one fine-tuning stage."""
+    task = TASKS[name]
+    model = start_model(task, scratch, seed)
+    vit = getattr(model, "vit", model.backbone.vit if hasattr(model, "backbone") else model)
+
+    def loss(step: int) -> dict[str, Tensor]:
+        rng = seeds(seed, 2, step)
+        picks = shuffled(len(train_set.images), task.batch, step, seed)
+        batch = scene_batch(train_set, picks, rng)
+        largest = 0 if rng.random() < 0.7 else 24
+        with training_embed(vit, windowed_embed(vit, rng, largest)):
+            return task.loss(model, *batch)
+
+    def check(step: int) -> dict[str, float]:
+        figures = task.figures(model, held_out, 100)
+        return {task.metric: figures[task.metric]}
+
+    return Run(
+        name=f"{name}_scratch" if scratch else name,
+        model=model,
+        groups=parameter_groups(model, 1.0 if scratch else 0.85),
+        rate=task.rate,
+        warmup=100,
+        steps=task.steps,
+        progress=lambda step: step / task.steps,
+        loss=loss,
+        check=check,
+        every=100,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    stages = ["pretrain"]
+    stages = ["pretrain", *TASKS]
     parser.add_argument("--stage", action="append", choices=stages, help="may be repeated")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--from-scratch", action="store_true", help="fine-tune from scratch only")
+    only.add_argument("--pretrained", action="store_true", help="from the pretrained ViT only")
     parser.add_argument("--again", action="store_true", help="train finished stages again")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default 2)")
@@ -482,9 +911,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     WORK.mkdir(parents=True, exist_ok=True)
     Attention.forward = explicit_attention
-    if "pretrain" in (args.stage or stages):
-        if not train(pretrain(args.seed, PHASES), args.minutes, args.again):
-            raise SystemExit(0)
+    chosen = args.stage or stages
+    if "pretrain" in chosen and not finished("pretrain", args.again):
+        train(pretrain(args.seed, PHASES), args.minutes, args.again)
+    sets: list[Scenes] = []
+    for name in [name for name in TASKS if name in chosen]:
+        for scratch in (False, True):
+            run = f"{name}_scratch" if scratch else name
+            unwanted = args.pretrained if scratch else args.from_scratch
+            if unwanted or finished(run, args.again):
+                continue
+            sets = sets or [load_scenes("train"), load_scenes("val")]
+            train(fine_tune(name, scratch, args.seed, *sets), args.minutes, args.again)
 
 
 if __name__ == "__main__":
