@@ -300,6 +300,8 @@ def write_yolo(
     labels: list[str],
     score: float,
     iou: float = 0.45,
+    mean: list[float] = IMAGENET_MEAN,
+    std: list[float] = IMAGENET_STD,
 ) -> dict[str, Any]:
     """Writes a YOLO-style detector; kind is yolo_grid, yolo or yolo_end2end. The photo is
     letterboxed to size."""
@@ -307,9 +309,7 @@ def write_yolo(
     if kind == "yolo_grid":
         output["anchors"] = [[[float(v) for v in a] for a in level] for level in model.anchors]
     thresholds = {"score": score} if kind == "yolo_end2end" else {"score": score, "iou": iou}
-    spec = preprocess_spec(
-        size, IMAGENET_MEAN, IMAGENET_STD, interpolation="bilinear", rule="letterbox"
-    )
+    spec = preprocess_spec(size, mean, std, interpolation="bilinear", rule="letterbox")
     metadata = {
         "task": "detection",
         "architecture": f"vit_{kind}",

@@ -29,13 +29,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,20 +45,27 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
+from torchvision.transforms import functional as TF
 
 import garments as g
 import preprocess
 from fetch_photos import fetch
 from models.detection import vit_faster_rcnn
-from models.segmentation import VisionTransformerForSegmentation
+from models.segmentation import SegmentationHead, VisionTransformerForSegmentation
 from models.vision_transformer import Attention, VisionTransformer, resample_pos_embed
 from models.yolo import VisionTransformerYOLO, decode
 from models.yolo_loss import yolo_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "testdata" / "generated" / "training"
+MODELS = ROOT / "testdata" / "models"
+FIGURES = MODELS / "figures.json"
+TEST_SCENES = ROOT / "testdata" / "scenes"
+DOCS = ROOT / "docs" / "training.md"
+PICTURES = ROOT / "docs" / "images" / "training"
 VIT: dict[str, Any] = {
     "img_size": 128,
     "patch_size": 8,
@@ -124,6 +133,7 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
         checkpoint.unlink(missing_ok=True)
         done.unlink(missing_ok=True)
     run.model.train()
+    Attention.forward = explicit_attention
     optimizer = torch.optim.AdamW(run.groups, lr=run.rate, betas=(0.9, 0.98), fused=True)
     parameters = [p for group in run.groups for p in group["params"]]
     first, before = 0, 0.0
@@ -183,6 +193,7 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
                 raise SystemExit(3)
     write_whole(done, lambda path: torch.save(run.model.state_dict(), path))
     checkpoint.unlink()
+    Attention.forward = ATTENTION
 
 
 class eval_mode:
@@ -232,6 +243,9 @@ def seeds(*numbers: int) -> np.random.Generator:
 
 
 # ---- What makes the ViT cheaper to train; exported files keep F.scaled_dot_product_attention
+
+
+ATTENTION = Attention.forward
 
 
 def explicit_attention(self: Attention, x: Tensor) -> Tensor:
@@ -337,11 +351,11 @@ def texture(size: int, rng: np.random.Generator) -> Tensor:
     return (first + (second - first) * amount + grain).clamp(0, 1)
 
 
-def background_banks(names: list[str], seed: int) -> dict[int, Tensor]:
+def background_banks(names: list[str], seed: int, count: int = 2400) -> dict[int, Tensor]:
     """Backgrounds for images of 32, 64 and 128 pixels: uint8 (n, 3, 1.25 s, 1.25 s)."""
     rng = np.random.default_rng(seed)
-    photos = g.background_bank(g.load_photos(fetch(), names), 1600, 160, rng)
-    made = torch.stack([texture(160, rng) for _ in range(800)])
+    photos = g.background_bank(g.load_photos(fetch(), names), count * 2 // 3, 160, rng)
+    made = torch.stack([texture(160, rng) for _ in range(count // 3)])
     bank = torch.cat([photos, (made * 255).to(torch.uint8)])
     banks = {128: bank}
     for size in (64, 32):
@@ -421,10 +435,10 @@ def top1(vit: VisionTransformer, images: Tensor, labels: Tensor) -> float:
     return right / len(labels)
 
 
-def pretrain(seed: int, phases: list[Phase], name: str = "pretrain", count: int = 500) -> Run:
+def pretrain(seed: int, phases: list[Phase], count: int = 500, backgrounds: int = 2400) -> Run:
     """The run of pretraining; count garments of the test split are looked at meanwhile."""
-    banks = background_banks(g.TRAIN_PHOTOS, seed)
-    held_out = background_banks(g.TEST_PHOTOS, seed + 1)
+    banks = background_banks(g.TRAIN_PHOTOS, seed, backgrounds)
+    held_out = background_banks(g.TEST_PHOTOS, seed + 1, backgrounds)
     data, test = garment_bank(True), garment_bank(False)
     torch.manual_seed(seed)
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
@@ -460,7 +474,7 @@ def pretrain(seed: int, phases: list[Phase], name: str = "pretrain", count: int 
         return {"top1": top1(vit, plain, truth), "top1_photos": top1(vit, pasted, truth)}
 
     return Run(
-        name=name,
+        name="pretrain",
         model=vit,
         groups=parameter_groups(vit),
         rate=1.2e-3,
@@ -605,11 +619,13 @@ def even(image: Tensor) -> Tensor:
     return images
 
 
-def segmentation_figures(model: nn.Module, scenes: Scenes, count: int = 0) -> dict[str, Any]:
-    """mIoU of the 11 classes over all pixels at the size that the model sees, IoU of each,
-    share of right pixels."""
+def segmentation_figures(
+    model: nn.Module, images: Iterable[Tensor], masks: Iterable[Tensor]
+) -> dict[str, Any]:
+    """mIoU of the 11 classes over all pixels of all masks, IoU of each, share of right
+    pixels. Images are uint8; logits are resized to the mask's size, bilinear."""
     confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)
-    for image, mask in list(zip(scenes.images, scenes.masks))[: count or None]:
+    for image, mask in zip(images, masks):
         logits = model(normalised(even(image))).float()
         if logits.shape[2:] != mask.shape:
             logits = F.interpolate(logits, size=mask.shape, mode="bilinear", align_corners=False)
@@ -710,8 +726,8 @@ def segmentation_loss(
 
 
 def segmentation_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
-    """Figures of a segmentation model."""
-    return segmentation_figures(model, scenes, count)
+    """Figures of a segmentation model, at the size that it sees."""
+    return segmentation_figures(model, scenes.images[:count], scenes.masks)
 
 
 def make_faster_rcnn(vit: nn.Module) -> nn.Module:
@@ -719,10 +735,10 @@ def make_faster_rcnn(vit: nn.Module) -> nn.Module:
     return vit_faster_rcnn(
         vit,
         num_classes=len(LABELS),
-        out_channels=64,
+        out_channels=48,
         scales=(2, 1),
         anchor_sizes=(40, 60, 84),
-        representation_size=256,
+        representation_size=128,
         min_size=SIDE,
         max_size=2 * SIDE,
         image_mean=(0.5, 0.5, 0.5),
@@ -755,17 +771,21 @@ def faster_rcnn_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str,
     return detection_figures(coco("val"), found, scenes, count)
 
 
-#: Fitted to the boxes of the training scenes: yolo_anchors.
+#: k-means with IoU over the boxes of the training scenes, at the size that the model sees.
 YOLO_ANCHORS = [
-    [(24.0, 62.0), (48.0, 40.0), (38.0, 66.0)],
-    [(62.0, 54.0), (54.0, 72.0), (70.0, 70.0)],
-    [(86.0, 60.0), (70.0, 90.0), (92.0, 88.0)],
+    [(25.0, 56.0), (56.0, 32.0), (35.0, 65.0)],
+    [(44.0, 55.0), (61.0, 50.0), (51.0, 68.0)],
+    [(75.0, 43.0), (66.0, 81.0), (84.0, 64.0)],
 ]
 
 
 def make_yolo(vit: nn.Module) -> nn.Module:
     """The YOLO-style head on three levels, of strides 4, 8 and 16."""
-    return VisionTransformerYOLO(vit, len(g.CLASSES), YOLO_ANCHORS, channels=96)
+    model = VisionTransformerYOLO(vit, len(g.CLASSES), YOLO_ANCHORS, channels=64)
+    for predict in model.predict:
+        # Few of the predictions are of an object.
+        predict.bias.data.view(-1, 5 + len(g.CLASSES))[:, 4] = -4.0
+    return model
 
 
 def yolo_losses(
@@ -781,34 +801,33 @@ def yolo_losses(
     return {"total": total, **parts}
 
 
-YOLO_WEIGHTS = {"box_weight": 1.0, "objectness_weight": 1.0, "class_weight": 1.0}
+YOLO_WEIGHTS = {"box_weight": 1.0, "objectness_weight": 2.0, "class_weight": 3.0}
 
 
-def letterboxed(image: Tensor) -> tuple[Tensor, float, int, int]:
-    """An image in the middle of a grey square of SIDE: (1, 3, SIDE, SIDE), its ratio, and
-    where its left and top are."""
-    h, w = image.shape[1:]
-    ratio = min(SIDE / h, SIDE / w)
-    size = [max(round(v * ratio), 1) for v in (h, w)]
-    small = image[None].float() / 255
-    if size != [h, w]:
-        small = F.interpolate(small, size=size, mode="bilinear", antialias=True)
-    left, top = round((SIDE - size[1]) / 2 - 0.1), round((SIDE - size[0]) / 2 - 0.1)
-    canvas = torch.full((1, 3, SIDE, SIDE), GREY)
-    canvas[:, :, top : top + size[0], left : left + size[1]] = small
-    return canvas, ratio, left, top
+LETTERBOX = {
+    "resize": {"rule": "letterbox", "size": [SIDE, SIDE]},
+    "normalize": "torchvision",
+    "mean": [0.5] * 3,
+    "std": [0.5] * 3,
+}
 
 
-def yolo_found(model: nn.Module, image: Tensor, score: float = 0.05, iou: float = 0.5) -> Found:
-    """The boxes of one image, after suppression within each class."""
-    canvas, ratio, left, top = letterboxed(image)
-    levels = [level.float() for level in model(normalised(canvas))]
-    y = decode(levels, model.anchors, SIDE, SIDE)[0]
+def yolo_found(model: nn.Module, image: Path | Tensor, score: float = 0.05) -> Found:
+    """The boxes of one image, after suppression within each class; a tensor is uint8."""
+    if isinstance(image, Path):
+        picture = preprocess.decode(image)
+    else:
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    ratio = min(SIDE / picture.height, SIDE / picture.width)
+    width, height = round(picture.width * ratio), round(picture.height * ratio)
+    left, top = round((SIDE - width) / 2 - 0.1), round((SIDE - height) / 2 - 0.1)
+    levels = model(preprocess.to_tensor(picture, LETTERBOX)[None])
+    y = decode([level.float() for level in levels], model.anchors, SIDE, SIDE)[0]
     scores, labels = (y[:, 4:5] * y[:, 5:]).max(1)
     kept = scores > score
     y, scores, labels = y[kept], scores[kept], labels[kept] + 1
     boxes = torch.cat([y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2], dim=1)
-    best = batched_nms(boxes, scores, labels, iou)[:50]
+    best = batched_nms(boxes, scores, labels, 0.5)[:50]
     offset = torch.tensor([left, top, left, top])
     return (boxes[best] - offset) / ratio, scores[best], labels[best]
 
@@ -886,15 +905,353 @@ def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: 
     )
 
 
+# ---- Held-out figures of the finished models ----------------------------------------------
+
+
+def finished_model(name: str, scratch: bool) -> nn.Module:
+    """A fine-tuned model in evaluation mode."""
+    run = f"{name}_scratch" if scratch else name
+    torch.manual_seed(0)
+    model = TASKS[name].make(VisionTransformer(num_classes=0, **VIT))
+    model.load_state_dict(torch.load(WORK / f"{run}.pth", weights_only=True))
+    return model.eval()
+
+
+def classification_figures(vit: nn.Module, seed: int) -> dict[str, Any]:
+    """Top-1 on all images of Fashion-MNIST's test split as they are, brought to SIDE, and on
+    held-out photos and textures, each garment at 0.5 to 1 of the image."""
+    test, rng = garment_bank(False), np.random.default_rng(seed + 2)
+    bank = background_banks(g.TEST_PHOTOS, seed + 1)[SIDE]
+    right = {"top1": 0.0, "top1_photos": 0.0}
+    classes = np.zeros(len(g.CLASSES))
+    for start in range(0, len(test.labels), 100):
+        picks = np.arange(start, start + 100)
+        truth = test.labels[picks]
+        images = draw(bank, len(picks), SIDE, rng)
+        pasted = single_garments(test, picks, images, np.zeros(len(picks), bool), (0.5, 1.0), rng)
+        plain = plain_images(test, slice(start, start + 100), SIDE)
+        hits = vit(normalised(plain)).argmax(1) == truth
+        classes += np.bincount(truth[hits].numpy(), minlength=len(classes))
+        right["top1"] += float(hits.sum())
+        right["top1_photos"] += float((vit(normalised(pasted)).argmax(1) == truth).sum())
+    count = len(test.labels)
+    figures: dict[str, Any] = {"images": count} | {k: v / count for k, v in right.items()}
+    per_class = classes / np.bincount(test.labels.numpy())
+    return figures | {"top1_by_class": dict(zip(g.CLASSES, per_class.tolist()))}
+
+
+def attention_figures(vit: nn.Module, scenes: Scenes) -> dict[str, Any]:
+    """How much of the class token's attention to the patches (last block, mean over heads)
+    lies on garments, against the garments' share of the area: means over the scenes."""
+    masses, areas, better = [], [], 0
+    for image, mask in zip(scenes.images, scenes.masks):
+        x = even(image)
+        garment = F.interpolate((mask > 0)[None, None].float(), size=x.shape[2:], mode="nearest")
+        covered = F.avg_pool2d(garment, VIT["patch_size"]).flatten()
+        _, attention = vit.forward_with_attention(normalised(x))
+        weights = attention[0, :, 0, 1:].mean(0)
+        masses.append(float((weights * covered).sum() / weights.sum()))
+        areas.append(float(covered.mean()))
+        better += masses[-1] > areas[-1]
+    return {
+        "images": len(masses),
+        "mass_on_garments": float(np.mean(masses)),
+        "area_of_garments": float(np.mean(areas)),
+        "ratio": float(np.mean(masses) / np.mean(areas)),
+        "scenes_above_1": better / len(masses),
+    }
+
+
+def final_figures(name: str, model: nn.Module, scenes: Scenes) -> dict[str, Any]:
+    """Figures of a fine-tuned model on every held-out scene, in the scene's own pixels and
+    with the preprocessing of the exported file."""
+    truth = coco("val")
+    paths = [SCENES / "val" / truth.imgs[number]["file_name"] for number in scenes.ids]
+    if TASKS[name].metric == "miou":
+
+        def masks() -> Iterable[Tensor]:
+            for number in scenes.ids:
+                entry = truth.imgs[number]
+                mask = torch.zeros(entry["height"], entry["width"], dtype=torch.uint8)
+                for annotation in truth.loadAnns(truth.getAnnIds(number)):
+                    shape = torch.from_numpy(truth.annToMask(annotation)) > 0
+                    mask[shape] = annotation["category_id"]
+                yield mask
+
+        return segmentation_figures(model, scenes.images, masks())
+    own = dataclasses.replace(scenes, scales=[torch.ones(2)] * len(scenes.ids))
+
+    def found(i: int) -> Found:
+        if name == "yolo":
+            return yolo_found(model, paths[i])
+        image = TF.to_tensor(preprocess.decode(paths[i]))
+        answer = model([image])[0]
+        return answer["boxes"], answer["scores"], answer["labels"]
+
+    return detection_figures(truth, found, own)
+
+
+def rounded(value: Any) -> Any:
+    """Numbers with four digits after the point, all the way down."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def evaluate(seed: int) -> None:
+    """Writes FIGURES from whatever is trained."""
+    scenes = load_scenes("val")
+    figures: dict[str, Any] = {}
+    with torch.no_grad():
+        vit = pretrained_vit().eval()
+        figures["attention"] = attention_figures(vit, scenes)
+        figures["classification"] = classification_figures(vit, seed)
+        for name in TASKS:
+            for start in ("pretrained", "scratch"):
+                run = name + ("_scratch" if start == "scratch" else "")
+                if (WORK / f"{run}.pth").is_file():
+                    model = finished_model(name, start == "scratch")
+                    answer = final_figures(name, model, scenes)
+                    figures.setdefault(name, {})[start] = answer
+                    print(run, json.dumps(rounded(answer)), flush=True)
+    figures["training"] = {}
+    for run in ["pretrain", *(n + s for n in TASKS for s in ("", "_scratch"))]:
+        log = read_log(run)
+        if log:
+            last = {"steps": log[-1]["step"], "seconds": log[-1]["seconds"], "seed": seed}
+            figures["training"][run] = last
+    text = json.dumps(rounded(figures), indent=1) + "\n"
+    write_whole(FIGURES, lambda path: path.write_text(text))
+    print(text)
+
+
+# ---- Pictures and table -------------------------------------------------------------------
+
+TITLES = {
+    "segmentation": "Segmentation, 1x1 head",
+    "deconvolution": "Segmentation, transposed convolution",
+    "faster_rcnn": "Faster R-CNN",
+    "yolo": "YOLO-style head",
+}
+
+
+def draw_curves() -> None:
+    """Writes PICTURES/*.png from the logs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    PICTURES.mkdir(parents=True, exist_ok=True)
+
+    def save(figure: Any, name: str) -> None:
+        figure.tight_layout()
+        write_whole(
+            PICTURES / f"{name}.png", lambda path: figure.savefig(path, dpi=110, format="png")
+        )
+        plt.close(figure)
+
+    def panel(axes: Any, log: list[dict[str, Any]], key: str, label: str, colour: str) -> None:
+        points = [(line["step"], line[key]) for line in log if key in line]
+        axes.plot(*zip(*points), color=colour, label=label, linewidth=1.6)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+
+    log = read_log("pretrain")
+    if log:
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
+        panel(left, log, "classes", "cross-entropy", "C0")
+        left.set_title("Pretraining: loss")
+        panel(right, log, "top1", "plain images", "C0")
+        panel(right, log, "top1_photos", "on held-out backgrounds", "C1")
+        right.set_title("Top-1, 500 test garments")
+        right.set_ylim(0, 1)
+        right.legend(frameon=False)
+        for axes in (left, right):
+            ends = np.cumsum([phase.steps for phase in PHASES])
+            for end in ends[:-1]:
+                axes.axvline(end, color="0.7", linewidth=0.8, linestyle=":")
+        save(figure, "pretrain")
+    for name, title in TITLES.items():
+        runs = [("from the pretrained ViT", read_log(name), "C0")]
+        runs.append(("from scratch", read_log(f"{name}_scratch"), "C3"))
+        runs = [run for run in runs if run[1]]
+        if not runs:
+            continue
+        metric = TASKS[name].metric
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
+        for label, log, colour in runs:
+            panel(left, log, "loss", label, colour)
+            panel(right, log, metric, label, colour)
+        left.set_title(f"{title}: loss")
+        right.set_title(f"{'mIoU' if metric == 'miou' else 'AP50'}, 100 held-out scenes")
+        right.set_ylim(0, 1)
+        left.legend(frameon=False)
+        save(figure, name)
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The table of docs/training.md."""
+    rows = ["| model | figure | from the pretrained ViT | from scratch |", "|---|---|---|---|"]
+    c, a = figures["classification"], figures["attention"]
+    rows.append(f"| classification | top-1, {c['images']} plain test images | {c['top1']:.3f} | |")
+    rows.append(
+        f"| | top-1, the same garments on held-out backgrounds | {c['top1_photos']:.3f} | |"
+    )
+    rows.append(
+        f"| | attention on garments / their area | {a['mass_on_garments']:.3f} / "
+        f"{a['area_of_garments']:.3f} = {a['ratio']:.2f} | |"
+    )
+    names = {
+        "miou": "mIoU, 11 classes",
+        "pixel_accuracy": "pixel accuracy",
+        "garment_against_background_iou": "IoU, garment against background",
+        "ap50": "AP50, 10 classes",
+        "ap": "AP at IoU 0.50:0.95",
+        "ap50_any_class": "AP50, any class",
+    }
+    for name, title in TITLES.items():
+        both = figures.get(name, {})
+        first = title
+        for key, words in names.items():
+            if not any(key in part for part in both.values()):
+                continue
+            cells = [
+                f"{both[start][key]:.3f}" if key in both.get(start, {}) else ""
+                for start in ("pretrained", "scratch")
+            ]
+            rows.append(f"| {first} | {words} | {cells[0]} | {cells[1]} |")
+            first = ""
+    return "\n".join(rows)
+
+
+def training_table(figures: dict[str, Any]) -> str:
+    """The table of steps and times."""
+    rows = ["| run | steps | images a step | seconds |", "|---|---|---|---|"]
+    for run, facts in figures["training"].items():
+        batch = "32 to 256" if run == "pretrain" else TASKS[run.removesuffix("_scratch")].batch
+        rows.append(f"| {run} | {facts['steps']} | {batch} | {facts['seconds']:.0f} |")
+    return "\n".join(rows)
+
+
+def curves() -> None:
+    """Draws the curves and puts the tables into docs/training.md, between their marks."""
+    draw_curves()
+    if not (DOCS.is_file() and FIGURES.is_file()):
+        return
+    figures = json.loads(FIGURES.read_text())
+    text = DOCS.read_text()
+    for mark, made in (("figures", table(figures)), ("times", training_table(figures))):
+        before, found, rest = text.partition(f"<!-- {mark} -->\n")
+        if found:
+            text = before + found + made + "\n<!-- end -->" + rest.partition("<!-- end -->")[2]
+    write_whole(DOCS, lambda path: path.write_text(text))
+
+
+# ---- Model files --------------------------------------------------------------------------
+
+
+def export_models() -> None:
+    """Writes the model files of whatever is trained."""
+    import reference_files as files
+
+    torch.set_num_threads(1)
+    size, mean = (SIDE, SIDE), [0.5, 0.5, 0.5]
+    single = files.photo_bytes(256, sorted(TEST_SCENES.glob("single_*.jpg"))[0])
+    scene = files.photo_bytes(144, sorted(TEST_SCENES.glob("scene_*.jpg"))[0])
+    spec = files.preprocess_spec(
+        size,
+        mean,
+        mean,
+        interpolation="bilinear",
+        rule="shortest_edge",
+        resize=[SIDE],
+        multiple_of=VIT["patch_size"],
+    )
+    files.write_vit(
+        pretrained_vit().eval(),
+        MODELS / "garments_vit.pt",
+        "vision_transformer",
+        "classification",
+        size,
+        True,
+        spec,
+        g.CLASSES,
+        single,
+    )
+    for name in TASKS:
+        if not (WORK / f"{name}.pth").is_file():
+            continue
+        model, path = finished_model(name, False), MODELS / f"garments_{name}.pt"
+        if name == "faster_rcnn":
+            files.write_detector(
+                model, path, "vit_faster_rcnn", ["__background__", *g.CLASSES], 0.5, scene
+            )
+        elif name == "yolo":
+            files.write_yolo(model, path, "yolo_grid", size, g.CLASSES, 0.3, mean=mean, std=mean)
+        else:
+            kind = "vision_transformer_for_segmentation"
+            kind += "_transposed" if name == "deconvolution" else ""
+            files.write_vit(model, path, kind, "segmentation", size, True, spec, LABELS, scene)
+        if name == "segmentation":
+            head = SegmentationHead(VIT["embed_dim"], len(LABELS), VIT["patch_size"], 1)
+            head.load_state_dict(model.segmentation_head.state_dict())
+            files.write_head(head, MODELS / "garments_segmentation_head.pt", size, LABELS)
+    for path in sorted(MODELS.glob("*.pt")):
+        print(f"{path.name}: {path.stat().st_size} bytes")
+        if path.stat().st_size > 12_000_000:
+            raise SystemExit(f"{path.name} is larger than 12,000,000 bytes")
+
+
+# ---- A tiny run ---------------------------------------------------------------------------
+
+
+def quick(seed: int) -> None:
+    """Trains tiny runs, each at once and with a stop, and compares the weights."""
+    global WORK
+    kept = WORK
+    phases = [Phase(32, 8, 6, 1.0, (0.8, 1.1), 1.0), Phase(64, 4, 6, 0.5, (0.6, 1.1), 1.0)]
+    makers: dict[str, Callable[[], Run]] = {
+        "pretrain": lambda: pretrain(seed, phases, count=20, backgrounds=20)
+    }
+    if instances_path("train").is_file():
+        sets = load_scenes("train", 24), load_scenes("val", 4)
+        for name in TASKS:
+
+            def make(name: str = name) -> Run:
+                run = fine_tune(name, True, seed, *sets)
+                return dataclasses.replace(run, steps=6, every=6)
+
+            makers[name] = make
+    for name, make in makers.items():
+        weights = []
+        for stop in (0, 5):
+            with tempfile.TemporaryDirectory() as folder:
+                WORK = Path(folder)
+                if stop:
+                    with contextlib.suppress(SystemExit):
+                        train(make(), 10, stop_at=stop)
+                train(make(), 10)
+                done = next(WORK.glob("*.pth"))
+                weights.append(torch.load(done, weights_only=True))
+        WORK = kept
+        same = all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+        print(f"{name}: stopped and gone on: {'the same weights' if same else 'OTHER WEIGHTS'}")
+        if not same:
+            raise SystemExit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    stages = ["pretrain", *TASKS]
+    stages = ["pretrain", *TASKS, "evaluate", "curves", "export"]
     parser.add_argument("--stage", action="append", choices=stages, help="may be repeated")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--from-scratch", action="store_true", help="fine-tune from scratch only")
     only.add_argument("--pretrained", action="store_true", help="from the pretrained ViT only")
+    parser.add_argument("--quick", action="store_true", help="a tiny run that checks resuming")
     parser.add_argument("--again", action="store_true", help="train finished stages again")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default 2)")
@@ -910,7 +1267,9 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | keep)
     torch.set_num_threads(args.threads)
     WORK.mkdir(parents=True, exist_ok=True)
-    Attention.forward = explicit_attention
+    if args.quick:
+        quick(args.seed)
+        return
     chosen = args.stage or stages
     if "pretrain" in chosen and not finished("pretrain", args.again):
         train(pretrain(args.seed, PHASES), args.minutes, args.again)
@@ -923,6 +1282,12 @@ def main() -> None:
                 continue
             sets = sets or [load_scenes("train"), load_scenes("val")]
             train(fine_tune(name, scratch, args.seed, *sets), args.minutes, args.again)
+    if "evaluate" in chosen:
+        evaluate(args.seed)
+    if "curves" in chosen:
+        curves()
+    if "export" in chosen:
+        export_models()
 
 
 if __name__ == "__main__":
