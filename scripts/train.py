@@ -841,15 +841,15 @@ def yolo_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
 
 TASKS = {
     "segmentation": Task(
-        make_segmentation("linear"), segmentation_loss, segmentation_check, steps=1100
+        make_segmentation("linear"), segmentation_loss, segmentation_check, steps=1400
     ),
     "faster_rcnn": Task(
-        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=900, metric="ap50"
+        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=1200, metric="ap50"
     ),
     "deconvolution": Task(
-        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=900
+        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=1200
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=1000, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=1300, metric="ap50"),
 }
 
 
