@@ -10,7 +10,7 @@ import (
 
 // Only some classes count, one of them from a lower score on, and boxes of different classes suppress each other.
 func ExampleDetector_Detect() {
-	detector, err := det.Load("../testdata/models/garments_detector.pt", vit.Options{})
+	detector, err := det.Load("../testdata/models/garments_faster_rcnn.pt", vit.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -13,7 +13,7 @@ singles=(testdata/scenes/single_*.jpg)
 photos=(testdata/images/chelsea.png testdata/images/coffee.jpg)
 
 # The classifier's ViT again, in a file whose preprocess shows it photos larger and whole.
-vit=$models/garments_vit_scenes.pt
+vit=$models/garments_vit.pt
 
 # run FOLDER COMMAND... runs torchvit with --out and shows what it answers; the list of
 # pictures comes at the end.
@@ -49,7 +49,7 @@ run segment-head segment "$vit" "${scenes[@]:0:3}" --head "$models/garments_segm
 
 echo
 echo "== detection: Faster R-CNN over the ViT's features"
-run detect detect "$models/garments_detector.pt" "${scenes[@]}" --threshold 0.4 --palette distinct
+run detect detect "$models/garments_faster_rcnn.pt" "${scenes[@]}" --threshold 0.4 --palette distinct
 
 echo
 echo "== does Go give Python's numbers? (all of it in $out/verify.txt)"

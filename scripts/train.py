@@ -134,7 +134,7 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
         done.unlink(missing_ok=True)
     run.model.train()
     Attention.forward = explicit_attention
-    optimizer = torch.optim.AdamW(run.groups, lr=run.rate, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(run.groups, lr=run.rate, betas=(0.9, 0.99), fused=True)
     parameters = [p for group in run.groups for p in group["params"]]
     first, before = 0, 0.0
     if checkpoint.is_file():
@@ -323,12 +323,42 @@ class Phase:
     seconds: float  # measured, for the schedule of the rate
 
 
-PHASES = [
-    Phase(32, 256, 1300, 1.0, (0.8, 1.15), 0.27),
-    Phase(64, 128, 1000, 1.0, (0.6, 1.1), 0.46),
-    Phase(128, 64, 850, 0.4, (0.4, 1.05), 0.42),
-    Phase(128, 32, 200, 1.0, (0.4, 1.05), 0.56),
-]
+@dataclass
+class Part:
+    """A part of pretraining with a schedule of its own: a cosine over the relative cost
+    total, of which the phases may leave the end out."""
+
+    rate: float
+    warmup: int
+    phases: list[Phase]
+    total: float
+
+
+#: Small images in large batches first, then larger images in small batches: what counts at
+#: the end are steps more than images.
+PRETRAINING = {
+    "pretrain_small": Part(
+        1.2e-3,
+        200,
+        [
+            Phase(32, 256, 1300, 1.0, (0.8, 1.15), 0.27),
+            Phase(64, 128, 777, 1.0, (0.6, 1.1), 0.46),
+        ],
+        1280.0,
+    ),
+    "pretrain_large": Part(
+        7e-4,
+        100,
+        [
+            Phase(64, 32, 1500, 1.0, (0.6, 1.1), 0.22),
+            Phase(96, 32, 3000, 0.6, (0.5, 1.1), 0.30),
+            Phase(128, 16, 900, 0.6, (0.4, 1.05), 0.27),
+            Phase(128, 16, 700, 1.0, (0.4, 1.05), 0.42),
+        ],
+        1773.0,
+    ),
+}
+PRETRAINED = "pretrain_large"
 
 
 def texture(size: int, rng: np.random.Generator) -> Tensor:
@@ -435,20 +465,24 @@ def top1(vit: VisionTransformer, images: Tensor, labels: Tensor) -> float:
     return right / len(labels)
 
 
-def pretrain(seed: int, phases: list[Phase], count: int = 500, backgrounds: int = 2400) -> Run:
-    """The run of pretraining; count garments of the test split are looked at meanwhile."""
+def pretrain(name: str, part: Part, seed: int, count: int = 500, backgrounds: int = 2400) -> Run:
+    """The run of a part of pretraining; count garments of the test split are looked at
+    meanwhile."""
+    phases, number = part.phases, list(PRETRAINING).index(name)
     banks = background_banks(g.TRAIN_PHOTOS, seed, backgrounds)
     held_out = background_banks(g.TEST_PHOTOS, seed + 1, backgrounds)
     data, test = garment_bank(True), garment_bank(False)
     torch.manual_seed(seed)
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
+    if number:
+        vit.load_state_dict(torch.load(WORK / "pretrain_small.pth", weights_only=True))
     ends = np.cumsum([phase.steps for phase in phases])
     costs = np.concatenate([np.full(p.steps, p.seconds) for p in phases])
-    progress = np.concatenate([[0.0], np.cumsum(costs) / costs.sum()])
+    progress = np.concatenate([[0.0], np.cumsum(costs) / part.total])
 
     def loss(step: int) -> dict[str, Tensor]:
         phase = phases[int(np.searchsorted(ends, step, side="right"))]
-        rng = seeds(seed, 1, step)
+        rng = seeds(seed, 1 + 10 * number, step)
         picks = rng.integers(0, len(data.labels), phase.batch)
         backgrounds = draw(banks[phase.size], phase.batch, phase.size, rng)
         plain = rng.random(phase.batch) < 0.5
@@ -474,11 +508,11 @@ def pretrain(seed: int, phases: list[Phase], count: int = 500, backgrounds: int 
         return {"top1": top1(vit, plain, truth), "top1_photos": top1(vit, pasted, truth)}
 
     return Run(
-        name="pretrain",
+        name=name,
         model=vit,
         groups=parameter_groups(vit),
-        rate=1.2e-3,
-        warmup=200,
+        rate=part.rate,
+        warmup=part.warmup,
         steps=int(ends[-1]),
         progress=lambda step: float(progress[step]),
         loss=loss,
@@ -699,8 +733,8 @@ class Task:
     loss: Callable[..., dict[str, Tensor]]
     figures: Callable[..., dict[str, Any]]
     steps: int
-    batch: int = 16
-    rate: float = 1e-3
+    batch: int = 8
+    rate: float = 7e-4
     metric: str = "miou"
 
 
@@ -841,24 +875,24 @@ def yolo_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
 
 TASKS = {
     "segmentation": Task(
-        make_segmentation("linear"), segmentation_loss, segmentation_check, steps=1400
+        make_segmentation("linear"), segmentation_loss, segmentation_check, steps=1800
     ),
     "faster_rcnn": Task(
-        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=1200, metric="ap50"
+        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=1800, metric="ap50"
     ),
     "deconvolution": Task(
-        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=1200
+        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=1800
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=1300, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=1800, metric="ap50"),
 }
 
 
 def pretrained_vit() -> VisionTransformer:
     """The pretrained ViT with its classifier."""
-    if not (WORK / "pretrain.pth").is_file():
+    if not (WORK / f"{PRETRAINED}.pth").is_file():
         raise SystemExit("no pretrained ViT yet: --stage pretrain")
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
-    vit.load_state_dict(torch.load(WORK / "pretrain.pth", weights_only=True))
+    vit.load_state_dict(torch.load(WORK / f"{PRETRAINED}.pth", weights_only=True))
     return vit
 
 
@@ -901,7 +935,7 @@ def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: 
         progress=lambda step: step / task.steps,
         loss=loss,
         check=check,
-        every=100,
+        every=200,
     )
 
 
@@ -1015,7 +1049,7 @@ def evaluate(seed: int) -> None:
                     figures.setdefault(name, {})[start] = answer
                     print(run, json.dumps(rounded(answer)), flush=True)
     figures["training"] = {}
-    for run in ["pretrain", *(n + s for n in TASKS for s in ("", "_scratch"))]:
+    for run in [*PRETRAINING, *(n + s for n in TASKS for s in ("", "_scratch"))]:
         log = read_log(run)
         if log:
             last = {"steps": log[-1]["step"], "seconds": log[-1]["seconds"], "seed": seed}
@@ -1058,7 +1092,11 @@ def draw_curves() -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
 
-    log = read_log("pretrain")
+    log, before = [], 0
+    for part in PRETRAINING:
+        lines = read_log(part)
+        log += [line | {"step": line["step"] + before} for line in lines]
+        before = log[-1]["step"] if log else 0
     if log:
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
         panel(left, log, "classes", "cross-entropy", "C0")
@@ -1069,7 +1107,7 @@ def draw_curves() -> None:
         right.set_ylim(0, 1)
         right.legend(frameon=False)
         for axes in (left, right):
-            ends = np.cumsum([phase.steps for phase in PHASES])
+            ends = np.cumsum([phase.steps for p in PRETRAINING.values() for phase in p.phases])
             for end in ends[:-1]:
                 axes.axvline(end, color="0.7", linewidth=0.8, linestyle=":")
         save(figure, "pretrain")
@@ -1130,7 +1168,11 @@ def training_table(figures: dict[str, Any]) -> str:
     """The table of steps and times."""
     rows = ["| run | steps | images a step | seconds |", "|---|---|---|---|"]
     for run, facts in figures["training"].items():
-        batch = "32 to 256" if run == "pretrain" else TASKS[run.removesuffix("_scratch")].batch
+        if run in PRETRAINING:
+            sizes = [phase.batch for phase in PRETRAINING[run].phases]
+            batch = f"{min(sizes)} to {max(sizes)}"
+        else:
+            batch = str(TASKS[run.removesuffix("_scratch")].batch)
         rows.append(f"| {run} | {facts['steps']} | {batch} | {facts['seconds']:.0f} |")
     return "\n".join(rows)
 
@@ -1212,8 +1254,9 @@ def quick(seed: int) -> None:
     global WORK
     kept = WORK
     phases = [Phase(32, 8, 6, 1.0, (0.8, 1.1), 1.0), Phase(64, 4, 6, 0.5, (0.6, 1.1), 1.0)]
+    part = Part(1e-3, 5, phases, 12.0)
     makers: dict[str, Callable[[], Run]] = {
-        "pretrain": lambda: pretrain(seed, phases, count=20, backgrounds=20)
+        "pretrain": lambda: pretrain("pretrain_small", part, seed, count=20, backgrounds=20)
     }
     if instances_path("train").is_file():
         sets = load_scenes("train", 24), load_scenes("val", 4)
@@ -1271,8 +1314,9 @@ def main() -> None:
         quick(args.seed)
         return
     chosen = args.stage or stages
-    if "pretrain" in chosen and not finished("pretrain", args.again):
-        train(pretrain(args.seed, PHASES), args.minutes, args.again)
+    for name, part in PRETRAINING.items():
+        if "pretrain" in chosen and not finished(name, args.again):
+            train(pretrain(name, part, args.seed), args.minutes, args.again)
     sets: list[Scenes] = []
     for name in [name for name in TASKS if name in chosen]:
         for scratch in (False, True):

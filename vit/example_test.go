@@ -13,7 +13,7 @@ import (
 // takes the tokens of the last block, prefix tokens first, and the size of its answer.
 func ExampleFeatureExtractor() {
 	ctx := context.Background()
-	extractor, err := vit.LoadFeatureExtractor("../testdata/models/garments_vit_scenes.pt", vit.FeatureOptions{
+	extractor, err := vit.LoadFeatureExtractor("../testdata/models/garments_vit.pt", vit.FeatureOptions{
 		Format: vit.FormatNLC, KeepPrefix: true, Norm: true,
 	}, vit.Options{})
 	if err != nil {

@@ -195,7 +195,7 @@ func TestDescribeSaysWhatIsMissing(t *testing.T) {
 }
 
 func TestScriptedDetectorsAreKnownByTheirCode(t *testing.T) {
-	m, err := jit.Load(filepath.Join(testmain.Root(t), "testdata", "models", "garments_detector.pt"), jit.LoadOptions{})
+	m, err := jit.Load(filepath.Join(testmain.Root(t), "testdata", "models", "garments_faster_rcnn.pt"), jit.LoadOptions{})
 	require.NoError(t, err)
 	defer m.Close()
 	path := filepath.Join(t.TempDir(), "bare.pt")

@@ -112,7 +112,7 @@ func TestEvalIsPythons(t *testing.T) {
 		assert.InDelta(t, float64(want), float64(got), 1e-9, what)
 	}
 
-	e := evalJSON(t, garments(t, "detector"), scenes(t, "instances.json"), "--out", filepath.Join(out, "det"))
+	e := evalJSON(t, garments(t, "faster_rcnn"), scenes(t, "instances.json"), "--out", filepath.Join(out, "det"))
 	require.Len(t, want.Detection.Stats, 12)
 	for i, name := range cocoNames {
 		v := nullable(want.Detection.Stats[i])
@@ -201,7 +201,7 @@ func TestEvalIsPythons(t *testing.T) {
 
 // TestEvalOfOtherKinds writes the scenes as Pascal VOC and as YOLO: the same boxes give the same figures.
 func TestEvalOfOtherKinds(t *testing.T) {
-	want := evalJSON(t, garments(t, "detector"), scenes(t, "instances.json"))
+	want := evalJSON(t, garments(t, "faster_rcnn"), scenes(t, "instances.json"))
 	set, err := dataset.Read(scenes(t, "instances.json"), "", dataset.Options{})
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -221,7 +221,7 @@ func TestEvalOfOtherKinds(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(yolo, "data.yaml"), []byte("val: images\nnames: "+string(names)+"\n"), 0o666))
 	for kind, path := range map[string]string{"voc": voc, "yolo": yolo} {
-		e := evalJSON(t, garments(t, "detector"), path)
+		e := evalJSON(t, garments(t, "faster_rcnn"), path)
 		assert.Equal(t, kind, e.Kind)
 		for _, name := range []string{"AP", "AP50", "AP75", "AR1", "AR10", "AR100"} { // areas are their boxes'
 			assert.InDelta(t, float64(want.Metrics["bbox "+name]), float64(e.Metrics["bbox "+name]), 1e-9, "%s %s", kind, name)
@@ -229,14 +229,14 @@ func TestEvalOfOtherKinds(t *testing.T) {
 	}
 
 	// A class that is left out is neither missed nor found.
-	e := evalJSON(t, garments(t, "detector"), voc, "--classes", "Ankle boot=,shirt=Shirt")
+	e := evalJSON(t, garments(t, "faster_rcnn"), voc, "--classes", "Ankle boot=,shirt=Shirt")
 	assert.Len(t, e.Classes, len(want.Classes)-1)
 	for _, c := range e.Classes {
 		assert.NotEqual(t, "Ankle boot", c.Label)
 	}
-	line := fails(t, exitUsage, "eval", garments(t, "detector"), voc, "--classes", "Ankle boot=Boots")
+	line := fails(t, exitUsage, "eval", garments(t, "faster_rcnn"), voc, "--classes", "Ankle boot=Boots")
 	assert.Contains(t, line, "the model has no label Boots")
-	e = evalJSON(t, garments(t, "detector"), voc, "--limit", "3", "--threshold", "0.5", "--batch", "2")
+	e = evalJSON(t, garments(t, "faster_rcnn"), voc, "--limit", "3", "--threshold", "0.5", "--batch", "2")
 	assert.Equal(t, 3, e.Images)
 }
 
@@ -280,11 +280,11 @@ func TestEvalRefuses(t *testing.T) {
 		{exitError, "no data set recognised", []string{garments(t, "vit"), t.TempDir()}},
 		{exitError, "missing", []string{garments(t, "vit"), filepath.Join(dir, "nothing")}},
 		{exitError, `1 of the data set's 3 classes are none of the model's labels: wombat; say --classes "wombat=LABEL"`, []string{garments(t, "vit"), folders}},
-		{exitError, "has no boxes", []string{garments(t, "detector"), folders}},
+		{exitError, "has no boxes", []string{garments(t, "faster_rcnn"), folders}},
 		{exitError, "has no masks", []string{garments(t, "segmentation"), folders}},
 		{exitError, "has no classes of images", []string{garments(t, "vit"), scenes(t, "instances.json")}},
 		{exitError, "broken.csv", []string{garments(t, "vit"), broken, "--out", out}},
-		{exitError, "got a data set of 1000000 classes, want at most 20000", []string{garments(t, "detector"), many}},
+		{exitError, "got a data set of 1000000 classes, want at most 20000", []string{garments(t, "faster_rcnn"), many}},
 		{exitError, "gives nothing to measure", []string{garments(t, "segmentation_head"), folders}},
 	} {
 		assert.Contains(t, fails(t, c.code, append([]string{"eval"}, c.args...)...), c.want)

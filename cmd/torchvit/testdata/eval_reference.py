@@ -57,7 +57,7 @@ def evaluate(truth: str, found: Any, kind: str) -> dict[str, Any]:
 
 def detection() -> dict[str, Any]:
     """The detector's results and their figures."""
-    model = parity.Model(MODELS / "garments_detector.pt")
+    model = parity.Model(MODELS / "garments_faster_rcnn.pt")
     truth = json.loads((SCENES / "instances.json").read_text())
     results = []
     for image in truth["images"]:
