@@ -134,13 +134,20 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
         done.unlink(missing_ok=True)
     run.model.train()
     Attention.forward = explicit_attention
-    optimizer = torch.optim.AdamW(run.groups, lr=run.rate, betas=(0.9, 0.99), fused=True)
+    kinds: list[list[dict[str, Any]]] = [[], []]
+    for group in run.groups:
+        kinds[group.pop("matrices")].append(group)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(kinds[0], lr=run.rate, betas=(0.9, 0.99), fused=True),
+        torch.optim.Muon(kinds[1], lr=run.rate, adjust_lr_fn="match_rms_adamw"),
+    ]
     parameters = [p for group in run.groups for p in group["params"]]
     first, before = 0, 0.0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
         run.model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(kept)
         first, before = state["step"], state["seconds"]
         print(f"{run.name}: goes on at step {first}", flush=True)
     log = [line for line in read_log(run.name) if line["step"] <= first]
@@ -153,14 +160,16 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
         for step in range(first, run.steps):
             warm = min(1.0, (step + 1) / run.warmup)
             rate = run.rate * warm * (0.5 + 0.5 * np.cos(np.pi * run.progress(step)))
-            for group in optimizer.param_groups:
-                group["lr"] = float(rate) * group["scale"]
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = float(rate) * group["scale"]
             losses = run.loss(step)
             loss = torch.stack([v for v in losses.values() if v.requires_grad]).sum()
-            optimizer.zero_grad(set_to_none=True)
+            run.model.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, run.clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             for name, value in {"loss": loss, **losses}.items():
                 mean[name] = 0.95 * mean.get(name, value.item()) + 0.05 * value.item()
             count, now = step + 1, time.monotonic()
@@ -184,7 +193,7 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
                     "step": count,
                     "seconds": seconds,
                     "model": run.model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 }
                 write_whole(checkpoint, lambda path: torch.save(state, path))  # noqa: B023
                 saved = now
@@ -214,9 +223,9 @@ class eval_mode:
 
 def parameter_groups(model: nn.Module, decay: float = 1.0) -> list[dict[str, Any]]:
     """Groups with layer-wise decay of the rate: the heads have 1, the ViT's last block
-    decay, ... its embeddings decay^(depth+1). No weight decay for 1-d parameters, positions
-    and the class token."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
+    decay, ... its embeddings decay^(depth+1). The matrices of the blocks are Muon's, the
+    others AdamW's. No weight decay for 1-d parameters, positions and the class token."""
+    groups: dict[tuple[float, float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         name = name.split("vit.", 1)[-1]
         depth = VIT["depth"]
@@ -227,11 +236,12 @@ def parameter_groups(model: nn.Module, decay: float = 1.0) -> list[dict[str, Any
         else:
             layer = depth + 1
         plain = parameter.ndim < 2 or name in ("cls_token", "pos_embed")
-        key = (decay ** (depth + 1 - layer), 0.0 if plain else 0.05)
+        matrix = name.startswith("blocks.") and parameter.ndim == 2
+        key = (decay ** (depth + 1 - layer), 0.0 if plain else 0.05, matrix)
         groups.setdefault(key, []).append(parameter)
     return [
-        {"params": params, "scale": scale, "weight_decay": weight}
-        for (scale, weight), params in groups.items()
+        {"params": params, "scale": scale, "weight_decay": weight, "matrices": matrix}
+        for (scale, weight, matrix), params in groups.items()
     ]
 
 
@@ -298,6 +308,35 @@ class training_embed:
         self.vit.__dict__.pop("embed", None)
 
 
+def new_vit(seed: int, num_classes: int) -> VisionTransformer:
+    """A ViT before any training, with a start that suits few images and steps: attention
+    that looks at like tokens and at its own (Trockman and Kolter, Mimetic Initialization of
+    Self-Attention Layers, 2023), and sine positions (period 4 to 48 patches)."""
+    torch.manual_seed(seed)
+    vit = VisionTransformer(num_classes=num_classes, **VIT)
+    width, heads, side = vit.embed_dim, vit.num_heads, vit.grid_size[0]
+    each = width // heads
+    one, noise = torch.eye(width), width**-0.5
+    for block in vit.blocks:
+        queries, keys = [], []
+        for _ in range(heads):
+            u, s, v = torch.linalg.svd(0.7 * (one + noise * torch.randn(width, width)))
+            root = s[:each].sqrt()
+            queries.append((u[:, :each] * root).T)
+            keys.append(v[:each] * root[:, None])
+        u, s, v = torch.linalg.svd(0.4 * (noise * torch.randn(width, width) - one))
+        values = (u * s.sqrt()).T
+        block.attn.qkv.weight.data = torch.cat([*queries, *keys, values])
+        block.attn.proj.weight.data = v.T * s.sqrt()
+    turns = 2 * torch.pi / torch.logspace(np.log10(4), np.log10(48), width // 4)
+    waves = torch.arange(side)[:, None] * turns
+    waves = 0.5 * torch.cat([waves.sin(), waves.cos()], dim=1)
+    down = waves[:, None].expand(side, side, -1)
+    across = waves[None].expand(side, side, -1)
+    vit.pos_embed.data[0, 1:] = torch.cat([down, across], dim=2).flatten(0, 1)
+    return vit
+
+
 def bfloat16() -> torch.autocast:
     """The precision of the layers."""
     return torch.autocast("cpu", dtype=torch.bfloat16)
@@ -323,42 +362,13 @@ class Phase:
     seconds: float  # measured, for the schedule of the rate
 
 
-@dataclass
-class Part:
-    """A part of pretraining with a schedule of its own: a cosine over the relative cost
-    total, of which the phases may leave the end out."""
-
-    rate: float
-    warmup: int
-    phases: list[Phase]
-    total: float
-
-
-#: Small images in large batches first, then larger images in small batches: what counts at
-#: the end are steps more than images.
-PRETRAINING = {
-    "pretrain_small": Part(
-        1.2e-3,
-        200,
-        [
-            Phase(32, 256, 1300, 1.0, (0.8, 1.15), 0.27),
-            Phase(64, 128, 777, 1.0, (0.6, 1.1), 0.46),
-        ],
-        1280.0,
-    ),
-    "pretrain_large": Part(
-        7e-4,
-        100,
-        [
-            Phase(64, 32, 1500, 1.0, (0.6, 1.1), 0.22),
-            Phase(96, 32, 3000, 0.6, (0.5, 1.1), 0.30),
-            Phase(128, 16, 900, 0.6, (0.4, 1.05), 0.27),
-            Phase(128, 16, 700, 1.0, (0.4, 1.05), 0.42),
-        ],
-        1773.0,
-    ),
-}
-PRETRAINED = "pretrain_large"
+#: Small images first; the garments are 5 to 16 patches a side in the end.
+PHASES = [
+    Phase(48, 64, 1500, 1.0, (0.7, 1.1), 0.33),
+    Phase(64, 64, 700, 1.0, (0.6, 1.1), 0.50),
+    Phase(96, 48, 800, 0.6, (0.5, 1.1), 0.51),
+    Phase(128, 16, 500, 1.0, (0.4, 1.05), 0.52),
+]
 
 
 def texture(size: int, rng: np.random.Generator) -> Tensor:
@@ -388,7 +398,7 @@ def background_banks(names: list[str], seed: int, count: int = 2400) -> dict[int
     made = torch.stack([texture(160, rng) for _ in range(count // 3)])
     bank = torch.cat([photos, (made * 255).to(torch.uint8)])
     banks = {128: bank}
-    for size in (64, 32):
+    for size in (96, 64, 48, 32):
         small = F.interpolate(bank.float(), size=(size * 5 // 4,) * 2, mode="area")
         banks[size] = small.to(torch.uint8)
     return banks
@@ -429,15 +439,6 @@ def single_garments(
     return torch.where(bare, grey * gain, pasted).clamp(0, 1)
 
 
-def erase(images: Tensor, rng: np.random.Generator) -> None:
-    """Covers a rectangle of a third of the images with grey."""
-    batch, _, height, width = images.shape
-    for i in np.flatnonzero(rng.random(batch) < 0.33):
-        h, w = (int(v * rng.uniform(0.15, 0.4)) for v in (height, width))
-        y, x = int(rng.integers(0, height - h)), int(rng.integers(0, width - w))
-        images[i, :, y : y + h, x : x + w] = float(rng.random())
-
-
 def draw(bank: Tensor, batch: int, size: int, rng: np.random.Generator) -> Tensor:
     """Backgrounds from a bank, with changed brightness, contrast and colour."""
     return g.draw_backgrounds(bank, batch, (size, size), rng)
@@ -465,31 +466,24 @@ def top1(vit: VisionTransformer, images: Tensor, labels: Tensor) -> float:
     return right / len(labels)
 
 
-def pretrain(name: str, part: Part, seed: int, count: int = 500, backgrounds: int = 2400) -> Run:
-    """The run of a part of pretraining; count garments of the test split are looked at
-    meanwhile."""
-    phases, number = part.phases, list(PRETRAINING).index(name)
+def pretrain(seed: int, phases: list[Phase], count: int = 500, backgrounds: int = 2400) -> Run:
+    """The run of pretraining; count garments of the test split are looked at meanwhile."""
     banks = background_banks(g.TRAIN_PHOTOS, seed, backgrounds)
     held_out = background_banks(g.TEST_PHOTOS, seed + 1, backgrounds)
     data, test = garment_bank(True), garment_bank(False)
-    torch.manual_seed(seed)
-    vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
-    if number:
-        vit.load_state_dict(torch.load(WORK / "pretrain_small.pth", weights_only=True))
+    vit = new_vit(seed, len(g.CLASSES))
     ends = np.cumsum([phase.steps for phase in phases])
     costs = np.concatenate([np.full(p.steps, p.seconds) for p in phases])
-    progress = np.concatenate([[0.0], np.cumsum(costs) / part.total])
+    progress = np.concatenate([[0.0], np.cumsum(costs) / costs.sum()])
 
     def loss(step: int) -> dict[str, Tensor]:
         phase = phases[int(np.searchsorted(ends, step, side="right"))]
-        rng = seeds(seed, 1 + 10 * number, step)
+        rng = seeds(seed, 1, step)
         picks = rng.integers(0, len(data.labels), phase.batch)
         backgrounds = draw(banks[phase.size], phase.batch, phase.size, rng)
         plain = rng.random(phase.batch) < 0.5
         images = single_garments(data, picks, backgrounds, plain, phase.scale, rng)
-        erase(images, rng)
-        whole = rng.random() < 0.6
-        largest = phase.size // 8 if whole else 20
+        largest = 0 if rng.random() < 0.85 else 20
         embed = windowed_embed(vit, rng, largest, phase.keep)
         with training_embed(vit, embed), bfloat16():
             logits = vit(normalised(images))
@@ -508,16 +502,16 @@ def pretrain(name: str, part: Part, seed: int, count: int = 500, backgrounds: in
         return {"top1": top1(vit, plain, truth), "top1_photos": top1(vit, pasted, truth)}
 
     return Run(
-        name=name,
+        name="pretrain",
         model=vit,
         groups=parameter_groups(vit),
-        rate=part.rate,
-        warmup=part.warmup,
+        rate=1.2e-3,
+        warmup=50,
         steps=int(ends[-1]),
         progress=lambda step: float(progress[step]),
         loss=loss,
         check=check,
-        every=250,
+        every=400,
     )
 
 
@@ -733,8 +727,8 @@ class Task:
     loss: Callable[..., dict[str, Tensor]]
     figures: Callable[..., dict[str, Any]]
     steps: int
-    batch: int = 8
-    rate: float = 7e-4
+    batch: int = 16
+    rate: float = 1e-3
     metric: str = "miou"
 
 
@@ -875,31 +869,30 @@ def yolo_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
 
 TASKS = {
     "segmentation": Task(
-        make_segmentation("linear"), segmentation_loss, segmentation_check, steps=1800
+        make_segmentation("linear"), segmentation_loss, segmentation_check, steps=700
     ),
     "faster_rcnn": Task(
-        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=1800, metric="ap50"
+        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=700, metric="ap50"
     ),
     "deconvolution": Task(
-        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=1800
+        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=700
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=1800, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=700, metric="ap50"),
 }
 
 
 def pretrained_vit() -> VisionTransformer:
     """The pretrained ViT with its classifier."""
-    if not (WORK / f"{PRETRAINED}.pth").is_file():
+    if not (WORK / "pretrain.pth").is_file():
         raise SystemExit("no pretrained ViT yet: --stage pretrain")
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
-    vit.load_state_dict(torch.load(WORK / f"{PRETRAINED}.pth", weights_only=True))
+    vit.load_state_dict(torch.load(WORK / "pretrain.pth", weights_only=True))
     return vit
 
 
 def start_model(task: Task, scratch: bool, seed: int) -> nn.Module:
     """The model before its fine-tuning; the head starts the same in both cases."""
-    torch.manual_seed(seed)
-    vit = VisionTransformer(num_classes=0, **VIT)
+    vit = new_vit(seed, 0)
     if not scratch:
         state = pretrained_vit().state_dict()
         vit.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")})
@@ -930,12 +923,12 @@ def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: 
         model=model,
         groups=parameter_groups(model, 1.0 if scratch else 0.85),
         rate=task.rate,
-        warmup=100,
+        warmup=50,
         steps=task.steps,
         progress=lambda step: step / task.steps,
         loss=loss,
         check=check,
-        every=200,
+        every=100,
     )
 
 
@@ -1049,7 +1042,7 @@ def evaluate(seed: int) -> None:
                     figures.setdefault(name, {})[start] = answer
                     print(run, json.dumps(rounded(answer)), flush=True)
     figures["training"] = {}
-    for run in [*PRETRAINING, *(n + s for n in TASKS for s in ("", "_scratch"))]:
+    for run in ["pretrain", *(n + s for n in TASKS for s in ("", "_scratch"))]:
         log = read_log(run)
         if log:
             last = {"steps": log[-1]["step"], "seconds": log[-1]["seconds"], "seed": seed}
@@ -1092,11 +1085,7 @@ def draw_curves() -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
 
-    log, before = [], 0
-    for part in PRETRAINING:
-        lines = read_log(part)
-        log += [line | {"step": line["step"] + before} for line in lines]
-        before = log[-1]["step"] if log else 0
+    log = read_log("pretrain")
     if log:
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
         panel(left, log, "classes", "cross-entropy", "C0")
@@ -1107,7 +1096,7 @@ def draw_curves() -> None:
         right.set_ylim(0, 1)
         right.legend(frameon=False)
         for axes in (left, right):
-            ends = np.cumsum([phase.steps for p in PRETRAINING.values() for phase in p.phases])
+            ends = np.cumsum([phase.steps for phase in PHASES])
             for end in ends[:-1]:
                 axes.axvline(end, color="0.7", linewidth=0.8, linestyle=":")
         save(figure, "pretrain")
@@ -1168,8 +1157,8 @@ def training_table(figures: dict[str, Any]) -> str:
     """The table of steps and times."""
     rows = ["| run | steps | images a step | seconds |", "|---|---|---|---|"]
     for run, facts in figures["training"].items():
-        if run in PRETRAINING:
-            sizes = [phase.batch for phase in PRETRAINING[run].phases]
+        if run == "pretrain":
+            sizes = [phase.batch for phase in PHASES]
             batch = f"{min(sizes)} to {max(sizes)}"
         else:
             batch = str(TASKS[run.removesuffix("_scratch")].batch)
@@ -1254,9 +1243,8 @@ def quick(seed: int) -> None:
     global WORK
     kept = WORK
     phases = [Phase(32, 8, 6, 1.0, (0.8, 1.1), 1.0), Phase(64, 4, 6, 0.5, (0.6, 1.1), 1.0)]
-    part = Part(1e-3, 5, phases, 12.0)
     makers: dict[str, Callable[[], Run]] = {
-        "pretrain": lambda: pretrain("pretrain_small", part, seed, count=20, backgrounds=20)
+        "pretrain": lambda: pretrain(seed, phases, count=20, backgrounds=20)
     }
     if instances_path("train").is_file():
         sets = load_scenes("train", 24), load_scenes("val", 4)
@@ -1314,9 +1302,8 @@ def main() -> None:
         quick(args.seed)
         return
     chosen = args.stage or stages
-    for name, part in PRETRAINING.items():
-        if "pretrain" in chosen and not finished(name, args.again):
-            train(pretrain(name, part, args.seed), args.minutes, args.again)
+    if "pretrain" in chosen and not finished("pretrain", args.again):
+        train(pretrain(args.seed, PHASES), args.minutes, args.again)
     sets: list[Scenes] = []
     for name in [name for name in TASKS if name in chosen]:
         for scratch in (False, True):
