@@ -872,12 +872,12 @@ TASKS = {
         make_segmentation("linear"), segmentation_loss, segmentation_check, steps=700
     ),
     "faster_rcnn": Task(
-        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=700, metric="ap50"
+        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, steps=600, metric="ap50"
     ),
     "deconvolution": Task(
-        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=700
+        make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=500
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=700, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=500, metric="ap50"),
 }
 
 
