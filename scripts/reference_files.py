@@ -168,6 +168,7 @@ def write_vit(
     labels: list[str],
     photo: bytes | None = None,
     mask: float | None = None,
+    training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a classification or segmentation file; mask is the threshold of a binary one."""
     metadata: dict[str, Any] = {
@@ -188,6 +189,8 @@ def write_vit(
         metadata["palette"] = palette(len(labels))
     if mask is not None:
         metadata["thresholds"] = {"mask": mask}
+    if training is not None:
+        metadata["training"] = training
     return modelfile.write(model, out, metadata, vit_calls(model, size, dynamic, photo))
 
 
@@ -225,6 +228,7 @@ def write_head(
     size: tuple[int, int],
     labels: list[str],
     name: str = "linear",
+    training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a segmentation head for a ViT with the same embed_dim and patch size; name is
     its name in segmentation_heads.HEADS."""
@@ -256,6 +260,8 @@ def write_head(
         else:
             features = modelfile.noise(shape, seed)
         calls.append(("forward", features, h * ph, w * pw))
+    if training is not None:
+        metadata["training"] = training
     return modelfile.write(model, out, metadata, calls)
 
 
@@ -266,6 +272,7 @@ def write_detector(
     labels: list[str],
     score: float,
     photo: bytes | None = None,
+    training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a scripted torchvision detector over a ViT; labels[0] is the background."""
     vit = model.backbone.vit
@@ -289,6 +296,8 @@ def write_detector(
     # Multiples of 1/255 are kept exact, and the crop keeps the archive small.
     crop = tensor[:, 20:180, 30:222].contiguous()
     calls = [("forward", photo), ("forward", [crop, crop.flip(2)[:, :, :160].contiguous()])]
+    if training is not None:
+        metadata["training"] = training
     return modelfile.write(model, out, metadata, calls)
 
 
@@ -302,6 +311,7 @@ def write_yolo(
     iou: float = 0.45,
     mean: list[float] = IMAGENET_MEAN,
     std: list[float] = IMAGENET_STD,
+    training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a YOLO-style detector; kind is yolo_grid, yolo or yolo_end2end. The photo is
     letterboxed to size."""
@@ -327,6 +337,8 @@ def write_yolo(
         "thresholds": thresholds,
     }
     x = modelfile.noise([2, 3, size[0], size[1]], 1)
+    if training is not None:
+        metadata["training"] = training
     return modelfile.write(model, out, metadata, [("forward", photo_bytes(160)), ("forward", x)])
 
 

@@ -76,6 +76,11 @@ VIT: dict[str, Any] = {
 }
 
 
+PRETRAIN_RATE = 1.2e-3
+#: Of the rate from block to block towards the input, when the ViT is pretrained.
+LAYER_DECAY = 0.85
+
+
 # ---- One training run: schedule, log, checkpoint ------------------------------------------
 
 
@@ -505,7 +510,7 @@ def pretrain(seed: int, phases: list[Phase], count: int = 500, backgrounds: int 
         name="pretrain",
         model=vit,
         groups=parameter_groups(vit),
-        rate=1.2e-3,
+        rate=PRETRAIN_RATE,
         warmup=50,
         steps=int(ends[-1]),
         progress=lambda step: float(progress[step]),
@@ -921,7 +926,7 @@ def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: 
     return Run(
         name=f"{name}_scratch" if scratch else name,
         model=model,
-        groups=parameter_groups(model, 1.0 if scratch else 0.85),
+        groups=parameter_groups(model, 1.0 if scratch else LAYER_DECAY),
         rate=task.rate,
         warmup=50,
         steps=task.steps,
@@ -1183,14 +1188,36 @@ def curves() -> None:
 # ---- Model files --------------------------------------------------------------------------
 
 
+def training_facts(name: str) -> dict[str, Any]:
+    """The "training" part of torchvit.json."""
+    facts: dict[str, Any] = {"by": "scripts/train.py", "data": "Fashion-MNIST", "images": 60000}
+    rate, metric = PRETRAIN_RATE, "top1"
+    if name != "pretrain":
+        task = TASKS[name]
+        rate, metric = task.rate, task.metric
+        facts |= {"from": "garments_vit.pt", "data": "scenes/train", "images": 6000}
+        facts |= {"batch_size": task.batch, "layer_decay": LAYER_DECAY, "head": "all"}
+    facts |= {"steps": read_log(name)[-1]["step"], "optimizer": "muon and adamw", "lr": rate}
+    facts |= {"weight_decay": 0.05, "schedule": "cosine", "precision": "bfloat16"}
+    figures = json.loads(FIGURES.read_text())
+    if name == "pretrain":
+        value = figures["classification"][metric]
+    else:
+        value = figures[name]["pretrained"][metric]
+        facts["validation"] = "scenes/val"
+    return facts | {"metric": metric, "value": value}
+
+
 def export_models() -> None:
-    """Writes the model files of whatever is trained."""
+    """Writes the model files of whatever is trained and evaluated."""
     import reference_files as files
 
     torch.set_num_threads(1)
     size, mean = (SIDE, SIDE), [0.5, 0.5, 0.5]
     single = files.photo_bytes(256, sorted(TEST_SCENES.glob("single_*.jpg"))[0])
-    scene = files.photo_bytes(144, sorted(TEST_SCENES.glob("scene_*.jpg"))[0])
+    # The squarest scene keeps the references small.
+    pictures = {path: Image.open(path).size for path in sorted(TEST_SCENES.glob("scene_*.jpg"))}
+    scene = files.photo_bytes(144, min(pictures, key=lambda p: max(pictures[p]) / min(pictures[p])))
     spec = files.preprocess_spec(
         size,
         mean,
@@ -1200,6 +1227,7 @@ def export_models() -> None:
         resize=[SIDE],
         multiple_of=VIT["patch_size"],
     )
+    MODELS.mkdir(exist_ok=True)
     files.write_vit(
         pretrained_vit().eval(),
         MODELS / "garments_vit.pt",
@@ -1210,25 +1238,30 @@ def export_models() -> None:
         spec,
         g.CLASSES,
         single,
+        training=training_facts("pretrain"),
     )
     for name in TASKS:
         if not (WORK / f"{name}.pth").is_file():
             continue
         model, path = finished_model(name, False), MODELS / f"garments_{name}.pt"
+        facts = training_facts(name)
         if name == "faster_rcnn":
-            files.write_detector(
-                model, path, "vit_faster_rcnn", ["__background__", *g.CLASSES], 0.5, scene
-            )
+            labels = ["__background__", *g.CLASSES]
+            files.write_detector(model, path, "vit_faster_rcnn", labels, 0.5, scene, training=facts)
         elif name == "yolo":
-            files.write_yolo(model, path, "yolo_grid", size, g.CLASSES, 0.3, mean=mean, std=mean)
+            options = {"mean": mean, "std": mean, "training": facts}
+            files.write_yolo(model, path, "yolo_grid", size, g.CLASSES, 0.3, **options)
         else:
             kind = "vision_transformer_for_segmentation"
             kind += "_transposed" if name == "deconvolution" else ""
-            files.write_vit(model, path, kind, "segmentation", size, True, spec, LABELS, scene)
+            files.write_vit(
+                model, path, kind, "segmentation", size, True, spec, LABELS, scene, training=facts
+            )
         if name == "segmentation":
             head = SegmentationHead(VIT["embed_dim"], len(LABELS), VIT["patch_size"], 1)
             head.load_state_dict(model.segmentation_head.state_dict())
-            files.write_head(head, MODELS / "garments_segmentation_head.pt", size, LABELS)
+            path = MODELS / "garments_segmentation_head.pt"
+            files.write_head(head, path, size, LABELS, training=facts)
     for path in sorted(MODELS.glob("*.pt")):
         print(f"{path.name}: {path.stat().st_size} bytes")
         if path.stat().st_size > 12_000_000:
