@@ -11,11 +11,12 @@ Stages, in this order by default:
   faster_rcnn    torchvision's Faster R-CNN over a simple pyramid of the ViT
   deconvolution  the same segmentation model with one transposed convolution as its head
   yolo           the YOLO-style head
+  head           a 1x1 segmentation head alone; the pretrained ViT stays as it is
   evaluate       held-out figures: testdata/models/figures.json
   curves         docs/images/training/*.png and the table of docs/training.md
   export         testdata/models/*.pt, self-described model files with references
 
-Each of the four fine-tuning stages trains twice with the same steps, batches and schedule:
+Each of the fine-tuning stages but head trains twice with the same steps, batches and schedule:
 from the pretrained ViT and from scratch (--from-scratch: only the latter; --pretrained: only
 the former). A stage that was stopped goes on from its last checkpoint, to the same weights
 as without the stop; a finished one is not repeated unless --again is given. Checkpoints and
@@ -143,9 +144,10 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
     for group in run.groups:
         kinds[group.pop("matrices")].append(group)
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(kinds[0], lr=run.rate, betas=(0.9, 0.99), fused=True),
-        torch.optim.Muon(kinds[1], lr=run.rate, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(kinds[0], lr=run.rate, betas=(0.9, 0.99), fused=True)
     ]
+    if kinds[1]:
+        optimizers.append(torch.optim.Muon(kinds[1], run.rate, adjust_lr_fn="match_rms_adamw"))
     parameters = [p for group in run.groups for p in group["params"]]
     first, before = 0, 0.0
     if checkpoint.is_file():
@@ -232,6 +234,8 @@ def parameter_groups(model: nn.Module, decay: float = 1.0) -> list[dict[str, Any
     others AdamW's. No weight decay for 1-d parameters, positions and the class token."""
     groups: dict[tuple[float, float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         name = name.split("vit.", 1)[-1]
         depth = VIT["depth"]
         if name.startswith("blocks."):
@@ -735,6 +739,7 @@ class Task:
     batch: int = 16
     rate: float = 1e-3
     metric: str = "miou"
+    frozen: bool = False  # only the head is trained, and only on the pretrained ViT
 
 
 def make_segmentation(head: str) -> Callable[[nn.Module], nn.Module]:
@@ -883,6 +888,14 @@ TASKS = {
         make_segmentation("transposed"), segmentation_loss, segmentation_check, steps=500
     ),
     "yolo": Task(make_yolo, yolo_losses, yolo_check, steps=500, metric="ap50"),
+    "head": Task(
+        make_segmentation("linear"),
+        segmentation_loss,
+        segmentation_check,
+        steps=400,
+        rate=3e-3,
+        frozen=True,
+    ),
 }
 
 
@@ -910,6 +923,9 @@ def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: 
     task = TASKS[name]
     model = start_model(task, scratch, seed)
     vit = getattr(model, "vit", model.backbone.vit if hasattr(model, "backbone") else model)
+    if task.frozen:
+        for parameter_name, parameter in model.named_parameters():
+            parameter.requires_grad_("segmentation_head" in parameter_name)
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = seeds(seed, 2, step)
@@ -1064,6 +1080,7 @@ TITLES = {
     "deconvolution": "Segmentation, transposed convolution",
     "faster_rcnn": "Faster R-CNN",
     "yolo": "YOLO-style head",
+    "head": "1x1 head alone, on the pretrained ViT as it is",
 }
 
 
@@ -1197,6 +1214,8 @@ def training_facts(name: str) -> dict[str, Any]:
         rate, metric = task.rate, task.metric
         facts |= {"from": "garments_vit.pt", "data": "scenes/train", "images": 6000}
         facts |= {"batch_size": task.batch, "layer_decay": LAYER_DECAY, "head": "all"}
+        if task.frozen:
+            facts |= {"freeze": "vit"}
     facts |= {"steps": read_log(name)[-1]["step"], "optimizer": "muon and adamw", "lr": rate}
     facts |= {"weight_decay": 0.05, "schedule": "cosine", "precision": "bfloat16"}
     figures = json.loads(FIGURES.read_text())
@@ -1245,7 +1264,12 @@ def export_models() -> None:
             continue
         model, path = finished_model(name, False), MODELS / f"garments_{name}.pt"
         facts = training_facts(name)
-        if name == "faster_rcnn":
+        if name == "head":
+            head = SegmentationHead(VIT["embed_dim"], len(LABELS), VIT["patch_size"], 1)
+            head.load_state_dict(model.segmentation_head.state_dict())
+            path = MODELS / "garments_segmentation_head.pt"
+            files.write_head(head, path, size, LABELS, training=facts)
+        elif name == "faster_rcnn":
             labels = ["__background__", *g.CLASSES]
             files.write_detector(model, path, "vit_faster_rcnn", labels, 0.5, scene, training=facts)
         elif name == "yolo":
@@ -1257,11 +1281,6 @@ def export_models() -> None:
             files.write_vit(
                 model, path, kind, "segmentation", size, True, spec, LABELS, scene, training=facts
             )
-        if name == "segmentation":
-            head = SegmentationHead(VIT["embed_dim"], len(LABELS), VIT["patch_size"], 1)
-            head.load_state_dict(model.segmentation_head.state_dict())
-            path = MODELS / "garments_segmentation_head.pt"
-            files.write_head(head, path, size, LABELS, training=facts)
     for path in sorted(MODELS.glob("*.pt")):
         print(f"{path.name}: {path.stat().st_size} bytes")
         if path.stat().st_size > 12_000_000:
@@ -1342,6 +1361,7 @@ def main() -> None:
         for scratch in (False, True):
             run = f"{name}_scratch" if scratch else name
             unwanted = args.pretrained if scratch else args.from_scratch
+            unwanted = unwanted or (scratch and TASKS[name].frozen)
             if unwanted or finished(run, args.again):
                 continue
             sets = sets or [load_scenes("train"), load_scenes("val")]
