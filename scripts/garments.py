@@ -1,14 +1,12 @@
-"""Scenes for training and demonstration: Fashion-MNIST garments pasted on photos.
+"""Fashion-MNIST's garments and photos for their backgrounds, for pretraining and scenes.
 
 The garments come from Debian's package dataset-fashion-mnist (MIT licence), the photos
-from scikit-image (public domain and CC0; see fetch_photos.py). Masks and boxes follow
-from the pasting, so every pixel has a true label.
+from scikit-image (public domain and CC0; see fetch_photos.py).
 """
 
 from __future__ import annotations
 
 import gzip
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,101 +112,6 @@ def background_bank(
     crops = [random_crop(photos[i % len(photos)], (size, size), rng) for i in range(count)]
     return (
         torch.from_numpy(np.stack([np.asarray(c) for c in crops])).permute(0, 3, 1, 2).contiguous()
-    )
-
-
-@dataclass
-class Scenes:
-    """A batch: images (B, 3, H, W) float 0..1, mask (B, H, W) int64 with 0 for the
-    background and label + 1 for garments, and per image the boxes xyxy, labels
-    (1..10) and pixels (H, W) bool of the garments, without what later ones cover."""
-
-    images: Tensor
-    mask: Tensor
-    boxes: list[Tensor]
-    labels: list[Tensor]
-    visible: list[list[Tensor]]
-
-
-def place(
-    count: int, height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
-) -> list[tuple[float, float, float]]:
-    """Finds up to count squares (centre x, centre y, side) that hardly overlap."""
-    placed: list[tuple[float, float, float]] = []
-    short = min(height, width)
-    for _ in range(count):
-        for _ in range(12):
-            side = rng.uniform(*scale) * short
-            x = rng.uniform(side * 0.45, width - side * 0.45)
-            y = rng.uniform(side * 0.45, height - side * 0.45)
-            apart = all(max(abs(x - px), abs(y - py)) > 0.46 * (side + ps) for px, py, ps in placed)
-            if apart:
-                placed.append((x, y, side))
-                break
-    return placed
-
-
-def paste(
-    backgrounds: Tensor,
-    garments: Garments,
-    rng: np.random.Generator,
-    count: tuple[int, int] = (1, 4),
-    scale: tuple[float, float] = (0.28, 0.55),
-) -> Scenes:
-    """Pastes random garments on backgrounds (B, 3, H, W) float 0..1.
-
-    count is the range of garments per image, both ends included; scale the range of
-    their size relative to the shorter side.
-    """
-    batch, _, height, width = backgrounds.shape
-    layouts = [
-        place(int(rng.integers(count[0], count[1] + 1)), height, width, scale, rng)
-        for _ in range(batch)
-    ]
-    images = backgrounds.clone()
-    mask = torch.zeros(batch, height, width, dtype=torch.int64)
-    boxes: list[list[list[float]]] = [[] for _ in range(batch)]
-    labels: list[list[int]] = [[] for _ in range(batch)]
-    visible: list[list[Tensor]] = [[] for _ in range(batch)]
-    for slot in range(max(len(layout) for layout in layouts)):
-        rows = [i for i, layout in enumerate(layouts) if len(layout) > slot]
-        picks = torch.from_numpy(rng.integers(0, len(garments.labels), len(rows)))
-        x, y, side = np.array([layouts[i][slot] for i in rows]).T
-        angle = rng.normal(0, 8, len(rows)) * math.pi / 180
-        flip = np.where(rng.random(len(rows)) < 0.5, -1.0, 1.0)
-        cos, sin = np.cos(angle), np.sin(angle)
-        fx, fy = width / side, height / side
-        cx, cy = 2 * x / width - 1, 2 * y / height - 1
-        # Maps the scene's normalised coordinates to the garment's.
-        matrix = [
-            [flip * cos * fx, flip * sin * fy, -flip * (cos * fx * cx + sin * fy * cy)],
-            [-sin * fx, cos * fy, sin * fx * cx - cos * fy * cy],
-        ]
-        theta = torch.from_numpy(np.array(matrix).transpose(2, 0, 1)).float()
-        grid = F.affine_grid(theta, [len(rows), 2, height, width], align_corners=False)
-        layer = F.grid_sample(garments.pixels[picks], grid, mode="bilinear", align_corners=False)
-        grey, alpha = layer[:, :1], layer[:, 1:]
-        grey = grey / alpha.clamp(min=1e-3)
-        dark = torch.from_numpy(rng.uniform(0.05, 0.5, (len(rows), 1, 1, 1))).float()
-        tint = torch.from_numpy(rng.uniform(0.25, 1.0, (len(rows), 3, 1, 1))).float()
-        colour = (dark + (1 - dark) * grey) * tint
-        images[rows] = images[rows] * (1 - alpha) + colour * alpha
-        solid = alpha[:, 0] > 0.5
-        for j, i in enumerate(rows):
-            label = int(garments.labels[picks[j]]) + 1
-            ys, xs = torch.where(solid[j].any(1))[0], torch.where(solid[j].any(0))[0]
-            if len(ys) < 3 or len(xs) < 3:
-                continue
-            mask[i][solid[j]] = label
-            visible[i] = [v & ~solid[j] for v in visible[i]] + [solid[j]]
-            boxes[i].append([float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)])
-            labels[i].append(label)
-    return Scenes(
-        images.clamp(0, 1),
-        mask,
-        [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in boxes],
-        [torch.tensor(v, dtype=torch.int64) for v in labels],
-        visible,
     )
 
 
