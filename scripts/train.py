@@ -1218,13 +1218,13 @@ def training_facts(name: str) -> dict[str, Any]:
             facts |= {"freeze": "vit"}
     facts |= {"steps": read_log(name)[-1]["step"], "optimizer": "muon and adamw", "lr": rate}
     facts |= {"weight_decay": 0.05, "schedule": "cosine", "precision": "bfloat16"}
-    figures = json.loads(FIGURES.read_text())
+    figures = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     if name == "pretrain":
-        value = figures["classification"][metric]
+        value = figures.get("classification", {}).get(metric)
     else:
-        value = figures[name]["pretrained"][metric]
+        value = figures.get(name, {}).get("pretrained", {}).get(metric)
         facts["validation"] = "scenes/val"
-    return facts | {"metric": metric, "value": value}
+    return facts | ({"metric": metric, "value": value} if value is not None else {})
 
 
 def export_models() -> None:
