@@ -1172,7 +1172,8 @@ def table(figures: dict[str, Any]) -> str:
     c, a = figures["classification"], figures["attention"]
     rows.append(f"| classification | top-1, {c['images']} plain test images | {c['top1']:.3f} | |")
     rows.append(
-        f"| | top-1, {c['images_photos']} of them on held-out backgrounds | {c['top1_photos']:.3f} | |"
+        f"| | top-1, {c['images_photos']} of them on held-out backgrounds "
+        f"| {c['top1_photos']:.3f} | |"
     )
     rows.append(
         f"| | attention on garments / their area | {a['mass_on_garments']:.3f} / "
