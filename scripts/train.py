@@ -371,13 +371,21 @@ class Phase:
     seconds: float  # measured, for the schedule of the rate
 
 
+#: Two runs, each with its own warm-up and cosine, the second from the first one's weights.
 #: Small images first; the garments are 5 to 16 patches a side in the end.
-PHASES = [
-    Phase(48, 64, 2500, 1.0, (0.7, 1.1), 0.33),
-    Phase(64, 64, 2000, 1.0, (0.6, 1.1), 0.50),
-    Phase(96, 48, 1800, 0.6, (0.5, 1.1), 0.51),
-    Phase(128, 16, 1200, 1.0, (0.4, 1.05), 0.52),
-]
+PRETRAINING = {
+    "pretrain": [
+        Phase(48, 64, 1500, 1.0, (0.7, 1.1), 0.33),
+        Phase(64, 64, 700, 1.0, (0.6, 1.1), 0.50),
+        Phase(96, 48, 800, 0.6, (0.5, 1.1), 0.51),
+        Phase(128, 16, 500, 1.0, (0.4, 1.05), 0.52),
+    ],
+    "pretrain_on": [
+        Phase(64, 64, 1500, 1.0, (0.6, 1.1), 0.50),
+        Phase(96, 48, 1500, 0.6, (0.5, 1.1), 0.51),
+        Phase(128, 16, 1000, 1.0, (0.4, 1.05), 0.52),
+    ],
+}
 
 
 def texture(size: int, rng: np.random.Generator) -> Tensor:
@@ -475,19 +483,25 @@ def top1(vit: VisionTransformer, images: Tensor, labels: Tensor) -> float:
     return right / len(labels)
 
 
-def pretrain(seed: int, phases: list[Phase], count: int = 500, backgrounds: int = 2400) -> Run:
-    """The run of pretraining; count garments of the test split are looked at meanwhile."""
+def pretrain(
+    name: str, seed: int, phases: list[Phase], count: int = 500, backgrounds: int = 2400
+) -> Run:
+    """A run of pretraining; count garments of the test split are looked at meanwhile."""
     banks = background_banks(g.TRAIN_PHOTOS, seed, backgrounds)
     held_out = background_banks(g.TEST_PHOTOS, seed + 1, backgrounds)
     data, test = garment_bank(True), garment_bank(False)
     vit = new_vit(seed, len(g.CLASSES))
+    part = list(PRETRAINING).index(name)
+    if part:
+        before = list(PRETRAINING)[part - 1]
+        vit.load_state_dict(torch.load(WORK / f"{before}.pth", weights_only=True))
     ends = np.cumsum([phase.steps for phase in phases])
     costs = np.concatenate([np.full(p.steps, p.seconds) for p in phases])
     progress = np.concatenate([[0.0], np.cumsum(costs) / costs.sum()])
 
     def loss(step: int) -> dict[str, Tensor]:
         phase = phases[int(np.searchsorted(ends, step, side="right"))]
-        rng = seeds(seed, 1, step)
+        rng = seeds(seed, 1 + 10 * part, step)
         picks = rng.integers(0, len(data.labels), phase.batch)
         backgrounds = draw(banks[phase.size], phase.batch, phase.size, rng)
         plain = rng.random(phase.batch) < 0.5
@@ -511,7 +525,7 @@ def pretrain(seed: int, phases: list[Phase], count: int = 500, backgrounds: int 
         return {"top1": top1(vit, plain, truth), "top1_photos": top1(vit, pasted, truth)}
 
     return Run(
-        name="pretrain",
+        name=name,
         model=vit,
         groups=parameter_groups(vit),
         rate=PRETRAIN_RATE,
@@ -889,19 +903,19 @@ def yolo_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
 
 TASKS = {
     "segmentation": Task(
-        make_segmentation("linear"), segmentation_loss, segmentation_check, small=3000, large=1000
+        make_segmentation("linear"), segmentation_loss, segmentation_check, small=2400, large=800
     ),
     "faster_rcnn": Task(
-        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, small=2000, large=1000, metric="ap50"
+        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, small=1600, large=800, metric="ap50"
     ),
     "deconvolution": Task(
         make_segmentation("transposed"),
         segmentation_loss,
         segmentation_check,
-        small=1500,
-        large=700,
+        small=1000,
+        large=500,
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=1500, large=700, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=1000, large=500, metric="ap50"),
     "head": Task(
         make_segmentation("linear"),
         segmentation_loss,
@@ -916,10 +930,11 @@ TASKS = {
 
 def pretrained_vit() -> VisionTransformer:
     """The pretrained ViT with its classifier."""
-    if not (WORK / "pretrain.pth").is_file():
+    path = WORK / f"{list(PRETRAINING)[-1]}.pth"
+    if not path.is_file():
         raise SystemExit("no pretrained ViT yet: --stage pretrain")
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
-    vit.load_state_dict(torch.load(WORK / "pretrain.pth", weights_only=True))
+    vit.load_state_dict(torch.load(path, weights_only=True))
     return vit
 
 
@@ -1089,7 +1104,7 @@ def evaluate(seed: int) -> None:
                     figures.setdefault(name, {})[start] = answer
                     print(run, json.dumps(rounded(answer)), flush=True)
     figures["training"] = {}
-    for run in ["pretrain", *(n + s for n in TASKS for s in ("", "_scratch"))]:
+    for run in [*PRETRAINING, *(n + s for n in TASKS for s in ("", "_scratch"))]:
         log = read_log(run)
         if log:
             last = {"steps": log[-1]["step"], "seconds": log[-1]["seconds"], "seed": seed}
@@ -1133,7 +1148,10 @@ def draw_curves() -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
 
-    log = read_log("pretrain")
+    log: list[dict[str, Any]] = []
+    for part in PRETRAINING:
+        before = log[-1]["step"] if log else 0
+        log += [line | {"step": line["step"] + before} for line in read_log(part)]
     if log:
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
         panel(left, log, "classes", "cross-entropy", "C0")
@@ -1144,7 +1162,7 @@ def draw_curves() -> None:
         right.set_ylim(0, 1)
         right.legend(frameon=False)
         for axes in (left, right):
-            ends = np.cumsum([phase.steps for phase in PHASES])
+            ends = np.cumsum([phase.steps for phases in PRETRAINING.values() for phase in phases])
             for end in ends[:-1]:
                 axes.axvline(end, color="0.7", linewidth=0.8, linestyle=":")
         save(figure, "pretrain")
@@ -1206,8 +1224,8 @@ def training_table(figures: dict[str, Any]) -> str:
     """The table of steps and times."""
     rows = ["| run | steps | images a step | seconds |", "|---|---|---|---|"]
     for run, facts in figures["training"].items():
-        if run == "pretrain":
-            sizes = [phase.batch for phase in PHASES]
+        if run in PRETRAINING:
+            sizes = [phase.batch for phase in PRETRAINING[run]]
             batch = f"{min(sizes)} to {max(sizes)}"
         else:
             batch = str(TASKS[run.removesuffix("_scratch")].batch)
@@ -1243,7 +1261,9 @@ def training_facts(name: str) -> dict[str, Any]:
         facts |= {"batch_size": task.batch, "layer_decay": LAYER_DECAY, "head": "all"}
         if task.frozen:
             facts |= {"freeze": "vit"}
-    facts |= {"steps": read_log(name)[-1]["step"], "optimizer": "muon and adamw", "lr": rate}
+    runs = PRETRAINING if name == "pretrain" else [name]
+    steps = sum(read_log(run)[-1]["step"] for run in runs)
+    facts |= {"steps": steps, "optimizer": "muon and adamw", "lr": rate}
     facts |= {"weight_decay": 0.05, "schedule": "cosine", "precision": "bfloat16"}
     figures = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     if name == "pretrain":
@@ -1323,7 +1343,7 @@ def quick(seed: int) -> None:
     kept = WORK
     phases = [Phase(32, 8, 6, 1.0, (0.8, 1.1), 1.0), Phase(64, 4, 6, 0.5, (0.6, 1.1), 1.0)]
     makers: dict[str, Callable[[], Run]] = {
-        "pretrain": lambda: pretrain(seed, phases, count=20, backgrounds=20)
+        "pretrain": lambda: pretrain("pretrain", seed, phases, count=20, backgrounds=20)
     }
     if instances_path("train").is_file():
         sets = load_scenes("train", 24), load_scenes("val", 4)
@@ -1381,8 +1401,9 @@ def main() -> None:
         quick(args.seed)
         return
     chosen = args.stage or stages
-    if "pretrain" in chosen and not finished("pretrain", args.again):
-        train(pretrain(args.seed, PHASES), args.minutes, args.again)
+    for name, phases in PRETRAINING.items():
+        if "pretrain" in chosen and not finished(name, args.again):
+            train(pretrain(name, args.seed, phases), args.minutes, args.again)
     sets: list[Scenes] = []
     for name in [name for name in TASKS if name in chosen]:
         for scratch in (False, True):
