@@ -12,7 +12,6 @@ scenes=(testdata/scenes/scene_*.jpg)
 singles=(testdata/scenes/single_*.jpg)
 photos=(testdata/images/chelsea.png testdata/images/coffee.jpg)
 
-# The classifier's ViT again, in a file whose preprocess shows it photos larger and whole.
 vit=$models/garments_vit.pt
 
 # run FOLDER COMMAND... runs torchvit with --out and shows what it answers; the list of

@@ -42,5 +42,5 @@ func ExampleFeatureExtractor() {
 	defer torch.CloseAll(logits)
 	fmt.Println(found[0].Maps[0].Shape(), "to", logits.(*torch.Tensor).Shape())
 	// Output:
-	// [1 337 128] to [1 11 128 168]
+	// [1 337 192] to [1 11 128 168]
 }

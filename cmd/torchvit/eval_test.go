@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"image/png"
 	"math"
 	"os"
@@ -241,9 +242,9 @@ func TestEvalOfOtherKinds(t *testing.T) {
 }
 
 func TestEvalText(t *testing.T) {
+	e := evalJSON(t, garments(t, "vit"), scenes(t, "singles.csv"))
 	stdout, stderr := ok(t, "eval", garments(t, "vit"), scenes(t, "singles.csv"))
-	assert.Contains(t, stdout, "top-1")
-	assert.Contains(t, stdout, "0.7500")
+	assert.Regexp(t, fmt.Sprintf(`top-1 +%.4f\n`, float64(e.Metrics["top-1"])), stdout)
 	assert.Empty(t, stderr)
 	for line := range strings.SplitSeq(strings.TrimSpace(stdout), "\n") {
 		assert.LessOrEqual(t, len(line), 140)
