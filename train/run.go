@@ -154,6 +154,13 @@ func (r *run) openHead(ctx context.Context, set *dataset.Set) error {
 
 // openTask makes the task, with the frozen ViT of a head in a file of its own.
 func (r *run) openTask(ctx context.Context) (Task, error) {
+	task := r.model.meta.Task
+	switch {
+	case r.o.Dice > 0 && task != vit.TaskSegmentation && task != vit.TaskSegmentationHead:
+		return nil, fmt.Errorf("dice: %w: got %v and a file of the task %s, want segmentation", ErrOptions, r.o.Dice, task)
+	case r.o.LabelSmoothing > 0 && task == vit.TaskDetection:
+		return nil, fmt.Errorf("label smoothing: %w: got %v and a file of the task %s, want classification or segmentation", ErrOptions, r.o.LabelSmoothing, task)
+	}
 	o := TaskOptions{LabelSmoothing: r.o.LabelSmoothing, Dice: r.o.Dice}
 	if r.o.ViT == "" {
 		return TaskOf(r.model, o)

@@ -388,6 +388,7 @@ func TestErrors(t *testing.T) {
 		{"vit", set, train.Options{Out: out, LayerDecay: 1.5}, train.ErrOptions, "layer decay"},
 		{"vit", set, train.Options{Out: out, Epochs: -1}, train.ErrOptions, "epochs: wrong option: got -1"},
 		{"vit", set, train.Options{Out: out, Precision: torch.Float16}, train.ErrOptions, "want float32 or bfloat16"},
+		{"vit", set, train.Options{Out: out, Dice: 1}, train.ErrOptions, "dice: wrong option: got 1 and a file of the task classification, want segmentation"},
 		{"vit", set, train.Options{Out: out, Freeze: train.Freeze{Blocks: 9}}, train.ErrOptions, "the ViT has 2 blocks"},
 		{"vit", set, train.Options{Out: out, Unfreeze: 2}, train.ErrOptions, "nothing that is frozen"},
 		{"vit", set, train.Options{Out: out, Labels: classes}, train.ErrOptions, "want Head"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -227,6 +228,11 @@ func (f *trainFlags) read(task string) (set, val *dataset.Set, err error) {
 	}
 	if set, err = read(f.data, f.o, []string{"train"}, []string{"val", "test"}); err != nil {
 		return nil, nil, fmt.Errorf("--data: %w", err)
+	}
+	if set.Kind == dataset.Folder && !slices.ContainsFunc(set.Classes, func(c string) bool {
+		return !slices.Contains([]string{"train", "val", "valid", "validation", "test"}, c)
+	}) {
+		return nil, nil, fmt.Errorf("--data: %s: %w: got the parts %s, want the folder of one", f.data, dataset.ErrClass, strings.Join(set.Classes, ", "))
 	}
 	if f.limit > 0 {
 		set.Images = set.Images[:min(f.limit, len(set.Images))]

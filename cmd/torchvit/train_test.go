@@ -214,6 +214,13 @@ func TestTrainParts(t *testing.T) {
 	assert.Equal(t, set.Images[0].Path, val.Images[0].Path)
 }
 
+// A folder of parts is no folder of classes.
+func TestTrainFolderOfParts(t *testing.T) {
+	_, _, err := (&trainFlags{data: colored(t, 4, "train", "val")}).read("classification")
+	require.ErrorIs(t, err, dataset.ErrClass)
+	assert.ErrorContains(t, err, "got the parts train, val, want the folder of one")
+}
+
 func TestTrainZeros(t *testing.T) {
 	for _, flag := range []string{"--lr", "--layer-decay"} {
 		line := fails(t, exitUsage, "train", trainable(t, "vit"), "--data", "d", "--out", "o.pt", flag, "0")
