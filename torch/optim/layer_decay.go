@@ -2,7 +2,6 @@ package optim
 
 import (
 	"fmt"
-	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -76,7 +75,7 @@ func LayerDecay(params []Param, o LayerDecayOptions) ([]ParamGroup, error) {
 		if !ok {
 			place = len(groups)
 			places[k] = place
-			g := ParamGroup{LR: new(o.LR * math.Pow(o.Decay, float64(last-k.layer))), WeightDecay: new(decay)}
+			g := ParamGroup{LR: new(o.LR * power(o.Decay, last-k.layer)), WeightDecay: new(decay)}
 			if k.plain {
 				*g.WeightDecay = 0
 			}

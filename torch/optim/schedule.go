@@ -1,6 +1,9 @@
 package optim
 
-import "math"
+import (
+	"math"
+	"math/big"
+)
 
 // Schedule gives the factor on the base learning rates for a step, counted from 0: what torch.optim's
 // LambdaLR takes. Optimizer.ScaleLR applies it.
@@ -39,7 +42,7 @@ func StepDecay(every int, gamma float64) Schedule {
 		if every < 1 {
 			return 1
 		}
-		return math.Pow(gamma, float64(step/every))
+		return power(gamma, step/every)
 	}
 }
 
@@ -49,4 +52,19 @@ func progress(step, total int) float64 {
 		return 1
 	}
 	return float64(step) / float64(total)
+}
+
+// power is base to the power of n, rounded once, as C's pow and so Python's ** give it; math.Pow rounds more
+// often.
+func power(base float64, n int) float64 {
+	exact := func(v float64) *big.Float { return new(big.Float).SetPrec(1024).SetFloat64(v) }
+	product, factor := exact(1), exact(base)
+	for ; n > 0; n /= 2 {
+		if n%2 == 1 {
+			product.Mul(product, factor)
+		}
+		factor.Mul(factor, factor)
+	}
+	p, _ := product.Float64()
+	return p
 }
