@@ -107,6 +107,33 @@ func TestMalformedNodes(t *testing.T) {
 			}
 		}
 	}
+	// Lists of tensors.
+	for name, nodes := range map[string][]cgo.Node{
+		"no nodes":           nil,
+		"no list":            {tensor},
+		"negative count":     {{Kind: cgo.KindList, Count: -1}},
+		"list past the end":  {{Kind: cgo.KindList, Count: math.MaxInt32}, tensor},
+		"nil tensor":         {{Kind: cgo.KindList, Count: 1}, {Kind: cgo.KindTensor}},
+		"a list in the list": {{Kind: cgo.KindList, Count: 1}, {Kind: cgo.KindList}},
+	} {
+		_, newErr := cgo.OptimizerNew(cgo.SGD, nodes)
+		_, gradErr := cgo.Gradients(nodes, false, false, false, caller)
+		_, clipErr := cgo.ClipGradNorm(nodes, 1, caller)
+		for _, err := range []error{newErr, gradErr, clipErr, cgo.Backward(nodes, false, false, caller)} {
+			if assert.Error(t, err, name) {
+				assert.Equal(t, cgo.InvalidArgument, status(t, err).Code, "%s: %v", name, err)
+			}
+		}
+	}
+	one := []cgo.Node{{Kind: cgo.KindList, Count: 1}, tensor}
+	_, err = cgo.OptimizerNew(7, one)
+	assert.Equal(t, cgo.InvalidArgument, status(t, err).Code)
+	o, err := cgo.OptimizerNew(cgo.SGD, one)
+	require.NoError(t, err)
+	defer cgo.OptimizerFree(o)
+	assert.Error(t, cgo.OptimizerStep(o, []cgo.Group{{Count: 2}}, caller))
+	assert.Error(t, cgo.OptimizerStep(o, []cgo.Group{{Count: -1}}, caller))
+	assert.Error(t, cgo.OptimizerSetState(o, one, caller))
 	// Any takes what its nodes say.
 	require.NoError(t, cgo.ModuleSetAttribute(loadModule(t, "attributes"), "count", []cgo.Node{{Kind: cgo.KindInt, I: 5}}, nil))
 	assert.Error(t, cgo.ModuleSetAttribute(loadModule(t, "attributes"), "count", nil, nil))

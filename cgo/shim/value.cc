@@ -59,6 +59,7 @@ std::vector<at::Tensor> Reader::read_tensors() {
   const tv_node& list = next();
   if (list.kind != TV_LIST)
     throw Error(TV_INVALID_ARGUMENT, std::string("value: got ") + kind_name(list.kind) + ", want a list of tensors");
+  if (list.count > count_ - at_) throw Error(TV_INVALID_ARGUMENT, "value: got fewer nodes than their counts say");
   std::vector<at::Tensor> out;
   out.reserve(static_cast<size_t>(list.count));
   for (int32_t k = 0; k < list.count; k++) {

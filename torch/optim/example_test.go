@@ -97,7 +97,7 @@ func ExampleNewAdamW() {
 		return
 	}
 	fmt.Printf("%.1f, and in the end less than 0.01: %t\n", first, last < 0.01)
-	// Output: 99.0, and in the end less than 0.01: true
+	// Output: 56.2, and in the end less than 0.01: true
 }
 
 func closeAll(params []optim.Param) {
