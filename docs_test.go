@@ -179,7 +179,7 @@ var (
 func TestDocumentsNames(t *testing.T) {
 	packages := map[string]map[string]bool{}
 	types := map[string]map[string]bool{} // a type's name to the names of its package
-	for _, dir := range []string{"torch", "torch/jit", "torch/npy", "transforms", "vit", "seg", "det", "internal/handle", "internal/testmain"} {
+	for _, dir := range []string{"torch", "torch/jit", "torch/npy", "transforms", "vit", "seg", "det", "loader", "train", "torch/loss", "internal/handle", "internal/testmain"} {
 		names := exported(t, dir)
 		packages[filepath.Base(dir)] = names
 		for name := range names {
