@@ -342,9 +342,11 @@ func (r *run) produce(from int) {
 			if p.err == nil {
 				p.err = p.allocate()
 			}
-			if p.err != nil {
+			if stop := p.err != nil; stop || len(p.index) == 0 { // no worker will finish it
 				close(p.done)
-				return
+				if stop {
+					return
+				}
 			}
 			for k := range p.index {
 				select {

@@ -33,7 +33,6 @@ func (p *pending) allocate() error {
 	b.Index, b.Views, p.errs = append([]int(nil), p.index...), make([]transforms.View, n), make([]error, n)
 	p.left.Store(int32(n))
 	if n == 0 {
-		close(p.done)
 		return nil
 	}
 	list := func() []*torch.Tensor { return make([]*torch.Tensor, n) }
