@@ -119,6 +119,9 @@ def draw_curves() -> None:
         for label, log, colour in runs:
             panel(left, log, "loss", label, colour)
             panel(right, log, metric, label, colour)
+        for axes in (left, right):
+            if TASKS[name].small:
+                axes.axvline(TASKS[name].small, color="0.7", linewidth=0.8, linestyle=":")
         left.set_title(f"{title}: loss")
         right.set_title(f"{'mIoU' if metric == 'miou' else 'AP50'}, 100 held-out scenes")
         right.set_ylim(0, 1)
