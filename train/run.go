@@ -65,13 +65,11 @@ type run struct {
 	set, val  *Data
 	loader    *loader.Loader
 	optimizer *optim.Optimizer
-	rates     []float64 // of each group, at the schedule's height
 	schedule  optim.Schedule
 	state     *state
 	records   *records
 	learned   int64
 	notes     []string
-	last      Event // the last step
 	clock     clock
 }
 
