@@ -2,7 +2,7 @@ package train
 
 import (
 	"fmt"
-	"image"
+	"image/color"
 	"io"
 	"math"
 	"path/filepath"
@@ -49,11 +49,11 @@ func (r *records) draw(title string) error {
 	losses.Title.Text = title
 	losses.X.Label.Text, losses.Y.Label.Text = "step", "loss"
 	steps := r.steps.curve("step", "loss")
-	names := []string{"each step", "mean"}
-	for i, c := range []plotter.XYs{steps, smooth(steps)} {
-		if err := add(losses, names[i], c, 2*i, false); err != nil {
-			return err
-		}
+	if err := add(losses, "each step", steps, color.Gray{190}, false); err != nil {
+		return err
+	}
+	if err := add(losses, "mean", smooth(steps), plotutil.Color(0), false); err != nil {
+		return err
 	}
 	measures := plot.New()
 	measures.X.Label.Text = "epoch"
@@ -66,7 +66,7 @@ func (r *records) draw(title string) error {
 		case "epoch", "step", "loss", "learned", "seconds":
 			continue
 		}
-		if err := add(measures, name, r.epochs.curve("epoch", name), shown, true); err != nil {
+		if err := add(measures, name, r.epochs.curve("epoch", name), plotutil.Color(shown), true); err != nil {
 			return err
 		}
 		shown++
@@ -76,18 +76,18 @@ func (r *records) draw(title string) error {
 		plots = append(plots, []*plot.Plot{measures})
 	}
 	losses.Legend.Top = true
-	const width, height = 800, 400
-	img := image.NewRGBA(image.Rect(0, 0, width, height*len(plots)))
-	canvas := vgimg.NewWith(vgimg.UseImage(img), vgimg.UseDPI(96))
+	const width, height, dpi = 800, 400, 96
+	size := func(pixels int) vg.Length { return vg.Length(pixels) * vg.Inch / dpi }
+	canvas := vgimg.NewWith(vgimg.UseWH(size(width), size(height*len(plots))), vgimg.UseDPI(dpi))
 	tiles := draw.Tiles{Rows: len(plots), Cols: 1, PadX: vg.Points(6), PadY: vg.Points(6), PadTop: vg.Points(6), PadBottom: vg.Points(6), PadLeft: vg.Points(6), PadRight: vg.Points(12)}
 	for i, row := range plot.Align(plots, tiles, draw.New(canvas)) {
 		plots[i][0].Draw(row[0])
 	}
-	return writeWhole(filepath.Join(r.dir, CurvesFile), func(w io.Writer) error { return transforms.EncodePNG(w, img) })
+	return writeWhole(filepath.Join(r.dir, CurvesFile), func(w io.Writer) error { return transforms.EncodePNG(w, canvas.Image()) })
 }
 
 // add draws a curve, with a mark at each point where there are few.
-func add(p *plot.Plot, name string, c plotter.XYs, color int, marks bool) error {
+func add(p *plot.Plot, name string, c plotter.XYs, ink color.Color, marks bool) error {
 	if len(c) == 0 {
 		return nil
 	}
@@ -95,7 +95,7 @@ func add(p *plot.Plot, name string, c plotter.XYs, color int, marks bool) error 
 	if err != nil {
 		return fmt.Errorf("curves: %s: %w", name, err)
 	}
-	line.Color, points.Color = plotutil.Color(color), plotutil.Color(color)
+	line.Color, points.Color = ink, ink
 	line.Width = vg.Points(1.5)
 	if marks {
 		points.Shape = draw.CircleGlyph{}

@@ -266,7 +266,7 @@ func (r *run) begin(saved *state) error {
 	if !r.state.Measured {
 		epochs--
 	}
-	r.records, err = openRecords(r.o.RunDir, r.state.Step, epochs)
+	r.records, err = openRecords(r.o.RunDir, r.state.Step, max(0, epochs))
 	return err
 }
 
@@ -299,7 +299,9 @@ func (r *run) train(ctx context.Context) error {
 			return err
 		}
 		r.state.Start = metrics
-		r.tell(Event{Kind: EventEpoch, Metrics: metrics, Loss: math.NaN()})
+		e := Event{Kind: EventEpoch, Metrics: metrics, Loss: math.NaN(), Learned: r.learned}
+		r.records.epoch(e, r.seconds())
+		r.tell(e)
 	}
 	for !r.finished() {
 		if !r.due() {
@@ -520,7 +522,7 @@ func (r *run) measureEpoch(ctx context.Context) error {
 	if err := r.save(); err != nil {
 		return err
 	}
-	if err := r.records.draw(r.model.name); err != nil {
+	if err := r.records.draw(filepath.Base(r.o.Out)); err != nil {
 		return err
 	}
 	r.tell(e)

@@ -3,10 +3,13 @@ package train_test
 import (
 	"context"
 	"encoding/csv"
+	"image"
+	"image/color"
 	"image/png"
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -167,9 +170,28 @@ func TestRunFolder(t *testing.T) {
 	assert.Equal(t, []string{"step", "epoch", "lr", "loss", "grad_norm", "images_per_second"}, steps[0])
 	require.Len(t, steps, 1+4)
 	assert.Equal(t, []string{"4", "2"}, steps[4][:2])
+	// Half a cosine over four steps, which the optimizer has had: the checkpoint holds its last rate.
+	for i, want := range []float64{1, 0.853553391, 0.5, 0.146446609} {
+		lr, err := strconv.ParseFloat(steps[1+i][2], 64)
+		require.NoError(t, err)
+		assert.InDelta(t, want*1e-3, lr, 1e-10)
+	}
+	checkpoint, err := torch.LoadNpz(filepath.Join(dir, train.CheckpointFile))
+	require.NoError(t, err)
+	defer func() {
+		for _, x := range checkpoint {
+			x.Close()
+		}
+	}()
+	rates, err := torch.CopyData[float64](checkpoint["optimizer/lr"])
+	require.NoError(t, err)
+	for _, rate := range rates {
+		assert.InDelta(t, 0.146446609e-3, rate, 1e-10)
+	}
 	epochs := readCSV(t, filepath.Join(dir, train.EpochsFile))
 	assert.Equal(t, []string{"epoch", "step", "loss", "top-1", "top-3", "learned", "seconds"}, epochs[0])
-	require.Len(t, epochs, 1+2)
+	require.Len(t, epochs, 1+3, "the measurement before the first step, and two epochs")
+	assert.Equal(t, []string{"0", "0", ""}, epochs[1][:3])
 	// An epoch's loss is the mean over its images.
 	assert.InDelta(t, (h.losses[0]*16+h.losses[1]*4)/20, h.epochs[0], 1e-12)
 	f, err := os.Open(filepath.Join(dir, train.CurvesFile))
@@ -177,7 +199,16 @@ func TestRunFolder(t *testing.T) {
 	defer f.Close()
 	img, err := png.Decode(f)
 	require.NoError(t, err)
-	assert.Equal(t, 800, img.Bounds().Dx())
+	assert.Equal(t, image.Rect(0, 0, 800, 800), img.Bounds())
+	// Something is drawn in each half, in the curves' own colours.
+	for y := range 2 {
+		colors := map[color.Color]int{}
+		for p := range 800 * 400 {
+			colors[img.At(p%800, 400*y+p/800)]++
+		}
+		assert.Greater(t, len(colors), 20)
+		assert.Less(t, colors[color.RGBA{255, 255, 255, 255}], 800*400*98/100)
+	}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	var names []string
