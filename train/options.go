@@ -6,6 +6,7 @@ import (
 	"math"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -319,10 +320,8 @@ func rangeText(low, high float64) string {
 }
 
 func oneOf(name, value string, values []string) error {
-	for _, v := range values {
-		if v == value {
-			return nil
-		}
+	if slices.Contains(values, value) {
+		return nil
 	}
 	return fmt.Errorf("%s: %w: got %q, want %s", name, ErrOptions, value, strings.Join(values, ", "))
 }
