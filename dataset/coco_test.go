@@ -1,8 +1,6 @@
 package dataset_test
 
 import (
-	"encoding/json"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -11,6 +9,7 @@ import (
 
 	"github.com/torchvit/torchvit/coco"
 	"github.com/torchvit/torchvit/dataset"
+	"github.com/torchvit/torchvit/internal/testmain"
 )
 
 const scenesFile = "../testdata/scenes/instances.json"
@@ -22,8 +21,8 @@ func TestReadCOCO(t *testing.T) {
 	require.Len(t, s.Classes, 10)
 	assert.Equal(t, "Ankle boot", s.Classes[9])
 	assert.Equal(t, int64(10), s.IDs[9])
-	require.Len(t, s.Images, 10)
-	assert.FileExists(t, s.Images[9].Path)
+	require.Len(t, s.Images, 34)
+	assert.FileExists(t, s.Images[33].Path)
 	objects := 0
 	for _, img := range s.Images {
 		objects += len(img.Objects)
@@ -120,34 +119,45 @@ func TestCOCOPlaces(t *testing.T) {
 	assert.Equal(t, filepath.Join(dir, "annotations", "instances_val2017.json"), e.Path)
 }
 
-// TestScenesAgree holds the three forms of the scenes' truth against each other.
+// TestScenesAgree holds the forms of the scenes' truth against each other: boxes, areas, masks and what the
+// photos of one garment show.
 func TestScenesAgree(t *testing.T) {
-	text, err := os.ReadFile("../testdata/scenes/scenes.json")
-	require.NoError(t, err)
-	var truth []struct {
-		File     string
-		Garments []struct {
-			Label string
-			Index int
-			Box   [4]float64
-		}
-		Pixels map[string]int
-	}
-	require.NoError(t, json.Unmarshal(text, &truth))
 	s, err := dataset.Read(scenesFile, "", dataset.Options{})
 	require.NoError(t, err)
-	require.Len(t, truth, len(s.Images))
-	for i, img := range s.Images {
-		assert.Equal(t, truth[i].File, filepath.Base(img.Path))
-		require.Len(t, img.Objects, len(truth[i].Garments))
-		pixels := map[string]int{}
-		for k, o := range img.Objects {
-			g := truth[i].Garments[k]
-			assert.Equal(t, g.Label, o.Label)
-			assert.Equal(t, g.Box, [4]float64{o.Box.X1, o.Box.Y1, o.Box.X2, o.Box.Y2})
-			pixels[o.Label] += int(o.Area)
-		}
-		delete(truth[i].Pixels, "background")
-		assert.Equal(t, truth[i].Pixels, pixels)
+	singles, err := dataset.Read("../testdata/scenes/singles.csv", "", dataset.Options{})
+	require.NoError(t, err)
+	require.Len(t, singles.Images, 10)
+	alone := map[string]string{}
+	for _, img := range singles.Images {
+		alone[filepath.Base(img.Path)] = singles.Classes[img.Class]
 	}
+	several := 0
+	for _, img := range s.Images {
+		for _, o := range img.Objects {
+			require.NotNil(t, o.Mask)
+			b := o.Mask.Box()
+			assert.Equal(t, dataset.Box{X1: b[0], Y1: b[1], X2: b[0] + b[2], Y2: b[1] + b[3]}, o.Box)
+			assert.EqualValues(t, o.Mask.Area(), o.Area)
+		}
+		name := filepath.Base(img.Path)
+		if len(img.Objects) > 1 {
+			several++
+			assert.NotContains(t, alone, name)
+			continue
+		}
+		assert.Equal(t, alone[name], img.Objects[0].Label)
+		delete(alone, name)
+	}
+	assert.Equal(t, 24, several)
+	assert.Empty(t, alone)
+}
+
+// TestScenesAreSound runs the check of the data set's maker: exact masks and boxes, nothing shared by the
+// splits, and the same bytes from the same seed.
+func TestScenesAreSound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("10 seconds of Python")
+	}
+	out := testmain.RunPython(t, "scripts/check_scenes.py")
+	assert.Regexp(t, `^test: 82 garments; `, out)
 }

@@ -23,7 +23,7 @@ func ExampleDetector_Detect() {
 		Classes:         []string{"Bag", "Trouser", "Dress", "Ankle boot"},
 		NMS:             det.NMSAgnostic,
 		MaxDetections:   20,
-	}, "../testdata/scenes/scene_2.jpg")
+	}, "../testdata/scenes/scene_15.jpg")
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -61,6 +61,10 @@ SIZES = {
     (192, 192): 0.03,
     (320, 320): 0.03,
 }
+#: The part in git: how many scenes of several garments, and sizes.
+TEST_SCENES = 24
+TEST_SIZES = [(256, 320), (256, 256), (288, 288), (320, 256), (256, 384), (192, 240), (288, 192)]
+SINGLE_SIZES = [(224, 224), (240, 192), (256, 256), (192, 288)]
 #: Range of a garment's frame, relative to the short side, by how many a scene wants.
 FRAMES = {1: (0.5, 0.8), 2: (0.44, 0.68), 3: (0.4, 0.58), 4: (0.4, 0.52)}
 #: The share of a garment that other garments and the picture's edge leave to be seen.
@@ -453,12 +457,14 @@ def overlap(size: tuple[int, int], patch: Array, y: int, x: int) -> tuple[Any, A
 
 @dataclass
 class Scene:
-    """image uint8 (h, w, 3), and of each garment its label, index and visible pixels."""
+    """image uint8 (h, w, 3), and of each garment its label, index, how many pixels it has
+    when nothing covers it, and the pixels (h, w) that are seen."""
 
     image: Array
     background: str
     labels: list[int] = field(default_factory=list)
     garments: list[int] = field(default_factory=list)
+    totals: list[int] = field(default_factory=list)
     visible: list[Array] = field(default_factory=list)
 
 
@@ -491,27 +497,29 @@ class Maker:
         return int(queue[block % len(queue)])
 
     def scene(
-        self, number: int, size: tuple[int, int] | None = None, wanted: int | None = None
+        self,
+        number: int,
+        size: tuple[int, int] | None = None,
+        garments: list[int] | None = None,
     ) -> Scene:
-        """Makes a scene; size (height, width) and the wanted number of garments are drawn
-        where they are not given."""
+        """Makes a scene; its size (height, width) and its garments are drawn where they are
+        not given. The first garment is always there, others where a place is found."""
         rng = np.random.default_rng([self.seed, self.split.number, 3, number])
         drawn = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
         h, w = size or drawn
         some = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.3, 0.3, 0.2]))
-        wanted = wanted or some
+        if garments is None:
+            garments = [self.garment(4 * number + slot) for slot in range(some)]
         kind, canvas = draw_background(self.split, self.photos, h, w, rng)
         scene = Scene(np.zeros(0), kind)
-        totals: list[int] = []
         light = rng.uniform(math.pi, 2 * math.pi)  # from above
         strength, spread = rng.uniform(0.25, 0.6), rng.uniform(0.02, 0.045)
-        for slot in range(wanted):
-            index = self.garment(4 * number + slot)
+        for index in garments:
             label = int(self.labels[index])
-            side = rng.uniform(*FRAMES[wanted]) * min(h, w)
+            side = rng.uniform(*FRAMES[len(garments)]) * min(h, w)
             layers = cut_out(self.images[index], label)
             patch = draw_garment(layers, random_look(side, rng), light, rng)
-            place = self.place(scene.visible, totals, patch.solid, (h, w), rng)
+            place = self.place(scene.visible, scene.totals, patch.solid, (h, w), rng)
             if place is None:
                 continue
             self.shadow(canvas, patch, place, light, strength, spread * side)
@@ -521,7 +529,7 @@ class Maker:
             own = np.zeros((h, w), bool)
             own[here] = patch.solid[part]
             scene.visible = [v & ~own for v in scene.visible] + [own]
-            totals.append(int(patch.solid.sum()))
+            scene.totals.append(int(patch.solid.sum()))
             scene.labels.append(label)
             scene.garments.append(index)
         canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(0, 0.012))
@@ -731,6 +739,53 @@ def make(out: Path, count: int, val: int, seed: int, workers: int) -> None:
         (new / "stamp.json").write_text(mark)
 
 
+def save_mask(classes: Array, path: Path) -> None:
+    """Writes a mask as indexed PNG with Pascal VOC's colours."""
+    picture = Image.fromarray(classes, "P")
+    colours = []
+    for index in range(256):
+        bits = [sum((index >> 3 * k + c & 1) << 7 - k for k in range(3)) for c in range(3)]
+        colours += bits
+    picture.putpalette(colours)
+    picture.save(path, "PNG", optimize=True)
+
+
+def make_testdata(out: Path, seed: int) -> None:
+    """Makes the part in git: scenes of several garments, and one of each class alone."""
+    maker = make_maker(SPLITS["test"], seed, fetch_all())
+    scenes, singles = [], []
+    with whole(out) as new:
+        (new / "masks").mkdir()
+        readme = out / "README.md"
+        if readme.is_file():
+            (new / "README.md").write_bytes(readme.read_bytes())
+        for number in range(TEST_SCENES + 10):
+            several = number < TEST_SCENES
+            if several:
+                name = f"scene_{number + 1}"
+                size = TEST_SIZES[number % len(TEST_SIZES)]
+                count = 2 + number % 3
+                garments = [maker.garment(4 * number + slot) for slot in range(count)]
+            else:
+                name = f"single_{number - TEST_SCENES + 1}"
+                size = SINGLE_SIZES[number % len(SINGLE_SIZES)]
+                # The next whole block: every class once.
+                block = (4 * TEST_SCENES + 9) // 10
+                garments = [maker.garment(10 * block + number - TEST_SCENES)]
+            scene = maker.scene(number, size, garments)
+            (new / f"{name}.jpg").write_bytes(jpeg(scene.image, 90))
+            classes = np.zeros(scene.image.shape[:2], np.uint8)
+            for label, visible in zip(scene.labels, scene.visible, strict=True):
+                classes[visible] = label + 1
+            save_mask(classes, new / "masks" / f"{name}.png")
+            if not several:
+                singles.append(f"{name}.jpg,{fashion.CLASSES[scene.labels[0]]}\n")
+            scenes.append(annotate(scene, f"{name}.jpg", number + 1))
+        text = json.dumps(instances(maker.split, seed, scenes), indent=1)
+        (new / "instances.json").write_text(text + "\n")
+        (new / "singles.csv").write_text("path,label\n" + "".join(singles))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -740,9 +795,14 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=500, help="val scenes (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
+    parser.add_argument("--testdata", action="store_true", help="make testdata/scenes instead")
     args = parser.parse_args()
     if args.count < 1 or args.val < 1 or args.workers < 1 or args.seed < 0:
         parser.error("--count, --val and --workers want 1 or more, --seed 0 or more")
+    if args.testdata:
+        out = TESTDATA if args.out == DEFAULT else args.out.resolve()
+        make_testdata(out, args.seed)
+        return
     make(args.out.resolve(), args.count, args.val, args.seed, args.workers)
 
 

@@ -245,8 +245,8 @@ func TestSegmentationIsPythons(t *testing.T) {
 	garments := filepath.Join(root, "testdata", "models", "garments_segmentation.pt")
 	reference := filepath.Join(root, "testdata", "generated", "segmentation.pt")
 	scenes := make([]string, 0, 6)
-	for i := range 6 {
-		scenes = append(scenes, filepath.Join(root, "testdata", "scenes", fmt.Sprintf("scene_%d.jpg", i+1)))
+	for _, number := range []int{2, 3, 5, 6, 8, 9} { // of three or four garments
+		scenes = append(scenes, filepath.Join(root, "testdata", "scenes", fmt.Sprintf("scene_%d.jpg", number)))
 	}
 	few := []string{"portrait.jpg", "panorama.jpg", "tiny.png", "grey.jpg", "palette.png", "cmyk.jpg"}
 	near := transforms.ResizeSpec{Rule: "shortest_edge", Size: []int{48}, MultipleOf: 8}

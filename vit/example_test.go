@@ -34,7 +34,7 @@ func ExampleFeatureExtractor() {
 		return
 	}
 	defer found[0].Close()
-	logits, err := decoder.Forward(ctx, found[0].Maps[0], 128, 168)
+	logits, err := decoder.Forward(ctx, found[0].Maps[0], 128, 160)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -42,5 +42,5 @@ func ExampleFeatureExtractor() {
 	defer torch.CloseAll(logits)
 	fmt.Println(found[0].Maps[0].Shape(), "to", logits.(*torch.Tensor).Shape())
 	// Output:
-	// [1 337 192] to [1 11 128 168]
+	// [1 321 192] to [1 11 128 160]
 }

@@ -103,7 +103,20 @@ func TestEvalIsPythons(t *testing.T) {
 		}
 		Classification struct{ Top1, Top2 float64 }
 	}
-	require.NoError(t, json.Unmarshal([]byte(testmain.RunPython(t, "-W", "ignore", evalReference)), &want))
+	// Some of the truth is wrong, so that a good model is not right about everything.
+	truth, err := os.ReadFile(scenes(t, "singles.csv"))
+	require.NoError(t, err)
+	rows := strings.Split(strings.TrimSpace(string(truth)), "\n")
+	for i, row := range rows[1:] {
+		name, label, _ := strings.Cut(row, ",")
+		if i < 3 {
+			_, label, _ = strings.Cut(rows[i+4], ",")
+		}
+		rows[i+1] = scenes(t, name) + "," + label
+	}
+	singles := filepath.Join(t.TempDir(), "singles.csv")
+	require.NoError(t, os.WriteFile(singles, []byte(strings.Join(rows, "\n")+"\n"), 0o666))
+	require.NoError(t, json.Unmarshal([]byte(testmain.RunPython(t, "-W", "ignore", evalReference, "--singles", singles)), &want))
 	out := t.TempDir()
 	same := func(what string, want, got nullable) {
 		if math.IsNaN(float64(want)) {
@@ -132,7 +145,7 @@ func TestEvalIsPythons(t *testing.T) {
 	require.NoError(t, err)
 	var found []map[string]any
 	require.NoError(t, json.Unmarshal(text, &found))
-	assert.Greater(t, len(found), 100)
+	assert.Greater(t, len(found), 60)
 	assert.Equal(t, want.Detection.Results, found)
 
 	s := want.Segmentation
@@ -141,7 +154,7 @@ func TestEvalIsPythons(t *testing.T) {
 		{scenes(t, "instances.json"), "--batch", "1"},
 	} {
 		e = evalJSON(t, append([]string{garments(t, "segmentation")}, args...)...)
-		assert.Equal(t, 10, e.Images)
+		assert.Equal(t, 34, e.Images)
 		for name, v := range map[string]nullable{
 			"mIoU": s.MIoU, "mAcc": s.MAcc, "aAcc": s.AAcc, "mDice": s.MDice, "mFscore": s.MFscore, "mPrecision": s.MPrecision, "mRecall": s.MRecall,
 			"mIoU (torchvision)": s.Torchvision.Mean,
@@ -160,7 +173,7 @@ func TestEvalIsPythons(t *testing.T) {
 		nontrivial(t, ious...)
 	}
 
-	e = evalJSON(t, garments(t, "vit"), scenes(t, "singles.csv"), "--top", "2", "--out", filepath.Join(out, "cls"))
+	e = evalJSON(t, garments(t, "vit"), singles, "--top", "2", "--out", filepath.Join(out, "cls"))
 	same("top-1", nullable(want.Classification.Top1), e.Metrics["top-1"])
 	same("top-2", nullable(want.Classification.Top2), e.Metrics["top-2"])
 	nontrivial(t, want.Classification.Top1)
@@ -202,7 +215,7 @@ func TestEvalIsPythons(t *testing.T) {
 
 // TestEvalOfOtherKinds writes the scenes as Pascal VOC and as YOLO: the same boxes give the same figures.
 func TestEvalOfOtherKinds(t *testing.T) {
-	want := evalJSON(t, garments(t, "faster_rcnn"), scenes(t, "instances.json"))
+	want := evalJSON(t, garments(t, "faster_rcnn"), scenes(t, "instances.json"), "--limit", "12")
 	set, err := dataset.Read(scenes(t, "instances.json"), "", dataset.Options{})
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -210,7 +223,7 @@ func TestEvalOfOtherKinds(t *testing.T) {
 	for _, d := range []string{"voc/Annotations", "voc/JPEGImages", "yolo/images", "yolo/labels"} {
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.FromSlash(d)), 0o777))
 	}
-	for _, img := range set.Images {
+	for _, img := range set.Images[:12] {
 		name := filepath.Base(img.Path)
 		stem := strings.TrimSuffix(name, ".jpg")
 		require.NoError(t, os.Symlink(img.Path, filepath.Join(voc, "JPEGImages", name)))
@@ -387,8 +400,8 @@ func TestEachBatch(t *testing.T) {
 	assert.Zero(t, s.running.Load())
 	require.NoError(t, a.eachBatch(t.Context(), nil, 4, &stub{}))
 
-	images[9].Path = scenes(t, "scenes.json")
-	require.ErrorContains(t, a.eachBatch(t.Context(), images, 2, &stub{}), "scenes.json")
+	images[9].Path = scenes(t, "README.md")
+	require.ErrorContains(t, a.eachBatch(t.Context(), images, 2, &stub{}), "README.md")
 }
 
 func TestEvalStopsWithoutFiles(t *testing.T) {

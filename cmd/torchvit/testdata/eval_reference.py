@@ -92,11 +92,11 @@ def segmentation() -> dict[str, Any]:
     return answer
 
 
-def classification() -> dict[str, Any]:
-    """Top-1 and top-2 of the photos of one garment."""
+def classification(singles: Path) -> dict[str, Any]:
+    """Top-1 and top-2 of the photos of one garment that a CSV file lists."""
     model = parity.Model(MODELS / "garments_vit.pt")
     labels = model.metadata["labels"]
-    rows = (SCENES / "singles.csv").read_text().splitlines()[1:]
+    rows = singles.read_text().splitlines()[1:]
     logits, truth = [], []
     for row in rows:
         name, label = row.split(",")
@@ -118,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--singles", type=Path, default=SCENES / "singles.csv", help="CSV file")
     parser.add_argument("--detections", help="COCO's results")
     parser.add_argument("--truth", help="COCO's instances")
     parser.add_argument("--kind", action="append", default=[], choices=["bbox", "segm"])
@@ -130,7 +131,7 @@ def main() -> None:
             answer = {
                 "detection": detection(),
                 "segmentation": segmentation(),
-                "classification": classification(),
+                "classification": classification(args.singles),
             }
     json.dump(metrics.finite(answer), sys.stdout)
 
