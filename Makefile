@@ -1,6 +1,7 @@
 # Few verbs:
 #   make demo    set up, run the demo on real photos, name the pictures it wrote
 #   make test    set up, then every check and test (test-unit, test-race, test-asan, test-gc, fuzz)
+#   make pictures  the demo, and the README's picture and figures from it
 #   make check   formatting and linters only
 #   make bench   benchmarks; BENCH=regexp chooses, COUNT=n repeats
 #   make fmt     format Go, C++ and Python
@@ -68,6 +69,10 @@ models: $(MODEL_STAMP)
 .PHONY: demo
 demo: build
 	@scripts/demo.sh
+
+.PHONY: pictures
+pictures: demo
+	$(VENV)/bin/python scripts/readme_pictures.py
 
 .PHONY: test test-unit test-race test-asan test-gc fuzz
 test: check test-unit test-race test-asan test-gc fuzz

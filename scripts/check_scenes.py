@@ -1,7 +1,7 @@
 """Checks the scenes of make_scenes.py: that they are exact, shared by no two splits, and
 the same each time.
 
-    .venv/bin/python scripts/check_scenes.py                            # testdata/scenes
+    .venv/bin/python scripts/check_scenes.py                            # testdata/scenes*
     .venv/bin/python scripts/check_scenes.py testdata/generated/scenes  # and a made data set
 
 Masks must not overlap, areas and boxes must be pycocotools' own, garments and backgrounds
@@ -172,6 +172,9 @@ def main() -> None:
     check_splits()
     check_drawing()
     report = {"test": check_testdata(scenes.TESTDATA)}
+    small = scenes.TESTDATA.with_name("scenes_train")
+    path = small / "instances.json"
+    report["small train"] = check_instances(path, small, scenes.SPLITS["train"])
     if args.folder:
         for name in ("train", "val"):
             path = args.folder / "annotations" / f"instances_{name}.json"

@@ -1,26 +1,25 @@
 #!/usr/bin/env bash
-# The demo: `make demo` calls it once torchvit is built and set up. It takes garments on
-# photos through every task with the small models of testdata/models, checks each model
-# against Python's own numbers, and writes pictures to look at into demo/ (or $1).
+# The demo: `make demo` calls it once torchvit is built and set up. It takes scenes that training
+# never saw through every task with the trained models of testdata/models, checks each model
+# against Python's own numbers, trains a new head, and writes pictures to look at into demo/ (or $1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torchvit=bin/torchvit
 models=testdata/models
 out=${1:-demo}
-scenes=(testdata/scenes/scene_*.jpg)
-singles=(testdata/scenes/single_*.jpg)
+# The first ones.
+scenes=(testdata/scenes/scene_{1..6}.jpg)
+singles=(testdata/scenes/single_{1..10}.jpg)
 photos=(testdata/images/chelsea.png testdata/images/coffee.jpg)
 
-vit=$models/garments_vit.pt
-
-# run FOLDER COMMAND... runs torchvit with --out and shows what it answers; the list of
-# pictures comes at the end.
-run() {
-	local folder=$out/$1
-	shift
+# show COMMAND... prints a command and runs it; what goes to stderr comes where it fails.
+show() {
 	printf '\n$ torchvit %s\n' "$*"
-	"$torchvit" "$@" --out "$folder" 2>"$log" || {
+	quiet "$@"
+}
+quiet() {
+	"$torchvit" "$@" 2>"$log" || {
 		cat "$log" >&2
 		return 1
 	}
@@ -28,27 +27,29 @@ run() {
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-rm -rf "$out"/{classify,attend,segment,segment-head,detect} "$out/verify.txt"
-mkdir -p "$out"
+rm -rf "$out"/{classify,attend,segment,segment-head,segment-deconvolution,detect,detect-yolo,train} "$out/verify.txt"
+mkdir -p "$out/train"
 
 echo "== classification: which garment is it?"
-run classify classify "$models/garments_vit.pt" "${singles[@]}" --top 3
+show classify "$models/garments_vit.pt" "${singles[@]}" --top 2 --out "$out/classify"
 
 echo
-echo "== attention: what the ViT looks at"
-run attend attend "$vit" "${scenes[@]:0:2}" "${singles[0]}" "${photos[@]}" --smooth --colormap inferno
+echo "== attention: what the ViT looks at, which was taught names alone"
+show attend "$models/garments_vit.pt" "${scenes[@]}" "${photos[@]}" --smooth --colormap inferno --out "$out/attend"
 
 echo
-echo "== segmentation: a class for every pixel"
-run segment segment "$models/garments_segmentation.pt" "${scenes[@]}" --palette distinct
+echo "== segmentation: a class for every pixel, by a 1x1 head and by a transposed convolution"
+show segment "$models/garments_segmentation.pt" "${scenes[@]}" --palette distinct --out "$out/segment"
+show segment "$models/garments_deconvolution.pt" "${scenes[@]}" --palette distinct --out "$out/segment-deconvolution"
 
 echo
-echo "== the same from two files: a ViT, and a 1x1 head on its tokens"
-run segment-head segment "$vit" "${scenes[@]:0:3}" --head "$models/garments_segmentation_head.pt" --palette distinct
+echo "== the same from two files: the ViT of the classifier, and a 1x1 head on its tokens"
+show segment "$models/garments_vit.pt" "${scenes[@]}" --head "$models/garments_segmentation_head.pt" --palette distinct --out "$out/segment-head"
 
 echo
-echo "== detection: Faster R-CNN over the ViT's features"
-run detect detect "$models/garments_faster_rcnn.pt" "${scenes[@]}" --threshold 0.4 --palette distinct
+echo "== detection: Faster R-CNN over the ViT's features, and a YOLO-style head"
+show detect "$models/garments_faster_rcnn.pt" "${scenes[@]}" --palette distinct --out "$out/detect"
+show detect "$models/garments_yolo.pt" "${scenes[@]}" --palette distinct --out "$out/detect-yolo"
 
 echo
 echo "== does Go give Python's numbers? (all of it in $out/verify.txt)"
@@ -63,6 +64,25 @@ if [ -n "$failed" ]; then
 	exit 1
 fi
 
+echo
+echo "== training: the classifier's ViT gets a new head and learns to segment, on 200 small scenes"
+# The segmentation model gives its code; --weights puts the classifier's ViT in, --init-head a new head. The
+# scenes of testdata/scenes, on which it is measured, have other garments, photos and textures.
+begin=("$models/garments_segmentation.pt" --weights "$models/garments_vit.pt" --init-head --data testdata/scenes_train/instances.json)
+# One image, at a rate of next to nothing: how it begins.
+quiet train "${begin[@]}" --limit 1 --epochs 1 --lr 1e-30 --out "$out/train/begin.pt" >/dev/null
+quiet segment "$out/train/begin.pt" "${scenes[@]}" --palette distinct --out "$out/train/before" >/dev/null
+train=(train "${begin[@]}" --val testdata/scenes/instances.json --epochs 8 --lr 1e-3 --layer-decay 0.8 --warmup 10
+	--clip-grad-norm 1 --dice 0.5 --augment "flip,color=0.2" --eval-every 2 --out "$out/train/tuned.pt")
+echo
+{
+	echo "$ torchvit ${train[*]}"
+	"$torchvit" "${train[@]}"
+} 2>&1 | tee "$out/train/train.txt"
+quiet segment "$out/train/tuned.pt" "${scenes[@]}" --palette distinct --out "$out/train/after" >/dev/null
+mv "$out/train/tuned.run/curves.png" "$out/train"
+rm -r "$out/train"/{begin.pt,*.run}
+
 cat <<EOF
 
 == written, have a look:
@@ -72,7 +92,13 @@ $out/attend/*.attention-mean.jpg      the mean of the heads over the photo
 $out/segment/*.overlay.jpg            the classes painted over the photo, with a legend
 $out/segment/*.mask.png               the class ids themselves, an indexed PNG
 $out/segment-head/*.overlay.jpg       the same from a ViT and a head in two files
+$out/segment-deconvolution/           the same from a transposed convolution
 $out/detect/*.detections.jpg          boxes with labels and scores
+$out/detect-yolo/*.detections.jpg     the same from a YOLO-style head
+$out/train/before/*.overlay.jpg       what a new head says,
+$out/train/after/*.overlay.jpg        and what it has learned
+$out/train/curves.png                 its loss, rate and mIoU
+$out/train/tuned.pt                   the trained model, for every command
 $out/verify.txt                       every output of every model against Python's
 EOF
 echo "$(find "$out" -type f | wc -l) files in all"

@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/make_scenes.py             # 6000 + 500 scenes, a few minutes
     .venv/bin/python scripts/make_scenes.py --count 400 --val 40 --out /tmp/scenes
-    .venv/bin/python scripts/make_scenes.py --testdata  # the part in git, testdata/scenes
+    .venv/bin/python scripts/make_scenes.py --testdata  # the part in git, testdata/scenes*
 
 The garments come from Fashion-MNIST (MIT licence, Debian's dataset-fashion-mnist), the
 photos are public domain or CC0 (fetch_photos.py). A scene has one to four garments at
@@ -64,6 +64,8 @@ SIZES = {
 #: The part in git: how many scenes of several garments, and sizes.
 TEST_SCENES = 24
 TEST_SIZES = [(256, 320), (256, 256), (288, 288), (320, 256), (256, 384), (192, 240), (288, 192)]
+#: And how many to train on, in testdata/scenes_train: train's first, half as large.
+SMALL_SCENES = 200
 SINGLE_SIZES = [(224, 224), (240, 192), (256, 256), (192, 288)]
 #: Range of a garment's frame, relative to the short side, by how many a scene wants.
 FRAMES = {1: (0.5, 0.8), 2: (0.44, 0.68), 3: (0.4, 0.58), 4: (0.4, 0.52)}
@@ -501,12 +503,14 @@ class Maker:
         number: int,
         size: tuple[int, int] | None = None,
         garments: list[int] | None = None,
+        scale: float = 1,
     ) -> Scene:
         """Makes a scene; its size (height, width) and its garments are drawn where they are
-        not given. The first garment is always there, others where a place is found."""
+        not given; scale is a factor of a drawn size. The first garment is always there,
+        others where a place is found."""
         rng = np.random.default_rng([self.seed, self.split.number, 3, number])
         drawn = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
-        h, w = size or drawn
+        h, w = size or (round(scale * drawn[0]), round(scale * drawn[1]))
         some = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.3, 0.3, 0.2]))
         if garments is None:
             garments = [self.garment(4 * number + slot) for slot in range(some)]
@@ -786,6 +790,20 @@ def make_testdata(out: Path, seed: int) -> None:
         (new / "singles.csv").write_text("path,label\n" + "".join(singles))
 
 
+def make_small(out: Path, seed: int) -> None:
+    """Makes the part in git to train on: small scenes of train's garments and backgrounds."""
+    maker = make_maker(SPLITS["train"], seed, fetch_all())
+    scenes = []
+    with whole(out) as new:
+        for number in range(SMALL_SCENES):
+            scene = maker.scene(number, scale=0.5)
+            name = f"{number + 1:06d}.jpg"
+            (new / name).write_bytes(jpeg(scene.image, 85))
+            scenes.append(annotate(scene, name, number + 1))
+        text = json.dumps(instances(maker.split, seed, scenes), separators=(",", ":"))
+        (new / "instances.json").write_text(text + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -795,13 +813,14 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=500, help="val scenes (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
-    parser.add_argument("--testdata", action="store_true", help="make testdata/scenes instead")
+    parser.add_argument("--testdata", action="store_true", help="make the part in git instead")
     args = parser.parse_args()
     if args.count < 1 or args.val < 1 or args.workers < 1 or args.seed < 0:
         parser.error("--count, --val and --workers want 1 or more, --seed 0 or more")
     if args.testdata:
         out = TESTDATA if args.out == DEFAULT else args.out.resolve()
         make_testdata(out, args.seed)
+        make_small(out.with_name(f"{out.name}_train"), args.seed)
         return
     make(args.out.resolve(), args.count, args.val, args.seed, args.workers)
 
