@@ -85,7 +85,7 @@ def figures_table(figures: dict[str, Any]) -> str:
         ("classification, on Fashion-MNIST as it is", "top-1", seen["top1"], None),
         ("classification, on photos and textures", "top-1", seen["top1_photos"], None),
         (
-            f"attention on the garments, {attention['area_of_garments']:.0%} of the area",
+            f"attention on the garments, {100 * attention['area_of_garments']:.0f} % of the area",
             "share",
             attention["mass_on_garments"],
             None,
