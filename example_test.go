@@ -25,7 +25,7 @@ func Example() {
 		fmt.Printf("%s %.4f\n", class.Label, class.Score)
 	}
 	// Output:
-	// Sneaker 0.9166
-	// Sandal 0.0473
-	// Ankle boot 0.0131
+	// Sneaker 0.5225
+	// Sandal 0.3530
+	// Ankle boot 0.0845
 }

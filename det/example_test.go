@@ -32,8 +32,8 @@ func ExampleDetector_Detect() {
 		fmt.Printf("%s %.2f, %.0f x %.0f pixels\n", d.Label, d.Score, d.Box.Width(), d.Box.Height())
 	}
 	// Output:
-	// Trouser 0.79, 51 x 129 pixels
-	// Dress 0.52, 66 x 110 pixels
+	// Trouser 0.58, 56 x 116 pixels
+	// Ankle boot 0.38, 186 x 122 pixels
 }
 
 // Soft-NMS leaves the box that overlaps, with a lower score.

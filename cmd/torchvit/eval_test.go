@@ -318,7 +318,7 @@ func TestMatchClasses(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []int{3, 1, 0}, got, "a name as it stands goes before one of several")
 	_, err = matchClasses(set("crane"), []string{"crane, machine", "crane, bird"}, nil)
-	require.ErrorIs(t, err, vit.ErrClass, "two labels of that name")
+	require.ErrorIs(t, err, dataset.ErrClass, "two labels of that name")
 	got, err = matchClasses(set("n01440764", "n01443537"), []string{"tench", "goldfish"}, nil)
 	require.NoError(t, err)
 	assert.Equal(t, []int{0, 1}, got, "ImageNet's folders")
