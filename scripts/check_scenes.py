@@ -26,7 +26,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 import make_scenes as scenes
-from garments import CLASSES
+from garments import CLASSES, TEST_PHOTOS, TRAIN_PHOTOS
 
 #: Fashion-MNIST's training and test split.
 SIZES = {True: 60000, False: 10000}
@@ -53,6 +53,9 @@ def check_splits() -> None:
             demand(not set(a.textures) & set(b.textures), f"{both} have a texture in common")
             shared = a.train == b.train and set(pool(a)) & set(pool(b))
             demand(not shared, f"{both} have garments in common")
+    for name, photos in (("train", TRAIN_PHOTOS), ("test", TEST_PHOTOS)):
+        own = set(photos) <= set(scenes.SPLITS[name].photos)
+        demand(own, f"pretraining's {name} photos are of another split")
     demand({t for s in splits for t in s.textures} == set(scenes.TEXTURES), "a texture unused")
 
 
