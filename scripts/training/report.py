@@ -50,7 +50,7 @@ def evaluate(seed: int) -> None:
     figures["training"] = {}
     for run in [*PRETRAINING, *(n + s for n in TASKS for s in ("", "_scratch"))]:
         log = read_log(run)
-        if log:
+        if log and (runs.WORK / f"{run}.pth").is_file():
             last = {"steps": log[-1]["step"], "seconds": log[-1]["seconds"], "seed": seed}
             figures["training"][run] = last
     text = json.dumps(rounded(figures), indent=1) + "\n"
