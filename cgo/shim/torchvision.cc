@@ -1,6 +1,7 @@
 // Gradients and autocast of torchvision's operators, as its _autograd_registrations.py registers them.
 #include "torchvision.h"
 
+#include <list>
 #include <mutex>
 #include <vector>
 
@@ -133,9 +134,9 @@ void cast(const c10::OperatorHandle& op, Stack* stack) {
 void implement(c10::DispatchKey key, const char* name, torch::CppFunction f) {
   const auto op = c10::Dispatcher::singleton().findSchema({std::string("torchvision::") + name, ""});
   if (!op.has_value() || op->hasKernelForDispatchKey(key)) return;
-  // Never destroyed: that would take the kernel away.
-  auto* library = new torch::Library(torch::Library::IMPL, "torchvision", key, __FILE__, __LINE__);
-  library->impl(name, std::move(f));
+  // Never destroyed: that would take the kernels away.
+  static auto* libraries = new std::list<torch::Library>();
+  libraries->emplace_back(torch::Library::IMPL, "torchvision", key, __FILE__, __LINE__).impl(name, std::move(f));
 }
 
 }  // namespace
