@@ -20,7 +20,7 @@ import (
 // Options say how [Run] trains. Out is needed; the zero value of the rest works.
 type Options struct {
 	// Out is the model file to write: that of the best epoch by the metric, else of the last one. It is there
-	// from the first epoch on.
+	// from the first measurement on.
 	Out string
 	// RunDir is the folder of the checkpoint, the curves and their figures; "" is Out without its ending, with
 	// ".run".
@@ -81,7 +81,8 @@ type Options struct {
 	Workers int
 	Cache   int64
 
-	// EvalEvery is how many epochs pass between measurements, 1 by default; the last one is always measured.
+	// EvalEvery is how many epochs pass between measurements, and where there is no validation set between
+	// writings of Out; 1 by default. After the last epoch there is always one.
 	// EvalLimit is the most images of a measurement, the first ones; 0 takes all.
 	EvalEvery, EvalLimit int
 	// EarlyStop ends training after so many measurements without a better metric; 0 does not.

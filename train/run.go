@@ -493,8 +493,9 @@ func (r *run) measureEpoch(ctx context.Context) error {
 	}
 	s := r.state
 	e := Event{Kind: EventEpoch, Epoch: s.Epoch, Step: s.Step, Loss: s.EpochLoss, LR: r.lr(), Learned: r.learned}
-	keep := r.val == nil
-	if r.val != nil && (s.Epoch%r.o.EvalEvery == 0 || s.Epoch >= r.o.Epochs) {
+	now := s.Epoch%r.o.EvalEvery == 0 || s.Epoch >= r.o.Epochs
+	keep := now && r.val == nil
+	if now && r.val != nil {
 		metrics, err := r.measure(ctx, s.Epoch)
 		if err != nil {
 			return err

@@ -98,7 +98,7 @@ func newTrainCommand(a *app) *cobra.Command {
 	flags.IntVar(&f.cache, "cache", 0, "`MB` of decoded images to keep between epochs")
 	flags.IntVar(&f.limit, "limit", 0, "most `images` to train on, the first ones (default: all)")
 	flags.IntVar(&o.EvalLimit, "val-limit", 0, "most `images` to measure on, the first ones (default: all)")
-	flags.IntVar(&o.EvalEvery, "eval-every", 1, "`epochs` between measurements")
+	flags.IntVar(&o.EvalEvery, "eval-every", 1, "`epochs` between measurements, and without --val between writings of --out")
 	flags.IntVar(&o.EarlyStop, "early-stop", 0, "`measurements` without a better one after which training ends (default: never)")
 	flags.IntVar(&o.SaveEvery, "save-every", 0, "`steps` after which the checkpoint is saved, besides after each epoch")
 	flags.Int64Var(&o.Seed, "seed", 0, "`seed` of all random numbers")
