@@ -5,8 +5,8 @@
     .venv/bin/python scripts/train.py --quick              # a tiny run that checks resuming
 
 Stages, in this order by default:
-  pretrain       the ViT names the garment of an image (Fashion-MNIST, half of the images
-                 on photos and textures)
+  pretrain       the ViT names the garment of an image, and of each patch (Fashion-MNIST,
+                 half of the images on photos and textures)
   segmentation   VisionTransformerForSegmentation with its 1x1 head, on the scenes
   faster_rcnn    torchvision's Faster R-CNN over a simple pyramid of the ViT
   deconvolution  the same segmentation model with one transposed convolution as its head
@@ -40,7 +40,7 @@ from pathlib import Path
 import torch
 
 from training import runs
-from training.classification import PRETRAINING, Phase, pretrain
+from training.classification import Phase, pretrain
 from training.report import curves, evaluate, export_models
 from training.runs import Run, finished, train
 from training.scenes import Scenes, instances_path, load_scenes
@@ -50,9 +50,9 @@ from training.tasks import TASKS, fine_tune
 def quick(seed: int) -> None:
     """Trains tiny runs, each at once and with a stop, and compares the weights."""
     kept = runs.WORK
-    phases = [Phase(32, 8, 6, 1.0, (0.8, 1.1), 1.0), Phase(64, 4, 6, 0.5, (0.6, 1.1), 1.0)]
+    phases = [Phase(32, 8, 6, (0.8, 1.1), 1.0), Phase(64, 4, 6, (0.6, 1.1), 1.0)]
     makers: dict[str, Callable[[], Run]] = {
-        "pretrain": lambda: pretrain("pretrain", seed, phases, count=20, backgrounds=20)
+        "pretrain": lambda: pretrain(seed, phases, count=20, backgrounds=20)
     }
     if instances_path("train").is_file():
         sets = load_scenes("train", 24), load_scenes("val", 4)
@@ -110,9 +110,8 @@ def main() -> None:
         quick(args.seed)
         return
     chosen = args.stage or stages
-    for name, phases in PRETRAINING.items():
-        if "pretrain" in chosen and not finished(name, args.again):
-            train(pretrain(name, args.seed, phases), args.minutes, args.again)
+    if "pretrain" in chosen and not finished("pretrain", args.again):
+        train(pretrain(args.seed), args.minutes, args.again)
     sets: list[Scenes] = []
     for name in [name for name in TASKS if name in chosen]:
         for scratch in (False, True):

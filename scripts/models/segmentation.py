@@ -37,6 +37,7 @@ class VisionTransformerForSegmentation(VisionTransformer):
         num_heads: int = 3,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
+        conv_stem: bool = False,
         head: str = "linear",
         head_options: Dict[str, Any] | None = None,
     ) -> None:
@@ -50,6 +51,7 @@ class VisionTransformerForSegmentation(VisionTransformer):
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
             qkv_bias=qkv_bias,
+            conv_stem=conv_stem,
         )
         self.num_classes = num_classes
         self.segmentation_head = segmentation_head(

@@ -52,12 +52,38 @@ def resample_pos_embed(pos_embed: Tensor, prefix: int, old: List[int], new: List
     return torch.cat([head, grid], dim=1)
 
 
+def convolutional_stem(patch_size: Tuple[int, int], in_chans: int, embed_dim: int) -> nn.Sequential:
+    """3x3 convolutions that end at the grid of the patches, instead of one patch-sized step
+    (Xiao et al., Early Convolutions Help Transformers See Better, 2021): each halves the
+    size and doubles the channels, the first ones are followed by one at that size."""
+    halvings = patch_size[0].bit_length() - 1
+    if patch_size != (2**halvings, 2**halvings) or halvings < 1:
+        raise ValueError(
+            f"patch_size {patch_size}: a stem wants a square whose side is 2, 4, 8 ..."
+        )
+    layers: List[nn.Module] = []
+    width = in_chans
+    for i in range(halvings):
+        wider = 32 * 2**i
+        for stride in (2, 1) if i < 2 else (2,):
+            conv = nn.Conv2d(width, wider, 3, stride, 1, bias=False)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            layers += [conv, nn.GroupNorm(wider // 16, wider), nn.ReLU()]
+            width = wider
+    return nn.Sequential(*layers, nn.Conv2d(width, embed_dim, 1))
+
+
 class PatchEmbed(nn.Module):
     """Cuts an image into patches and embeds each: (B, C, H, W) -> (B, H/p * W/p, D)."""
 
-    def __init__(self, patch_size: Tuple[int, int], in_chans: int, embed_dim: int) -> None:
+    def __init__(
+        self, patch_size: Tuple[int, int], in_chans: int, embed_dim: int, stem: bool = False
+    ) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        if stem:
+            self.proj = convolutional_stem(patch_size, in_chans, embed_dim)
+        else:
+            self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
@@ -157,6 +183,7 @@ class VisionTransformer(nn.Module):
         in_chans: channels of the image.
         num_classes: classes of the head; 0 leaves the class token as it is.
         embed_dim, depth, num_heads, mlp_ratio, qkv_bias: as in timm.
+        conv_stem: embeds the patches by a few 3x3 convolutions instead of one linear layer.
     """
 
     num_prefix_tokens: Final[int]
@@ -175,6 +202,7 @@ class VisionTransformer(nn.Module):
         num_heads: int = 3,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
+        conv_stem: bool = False,
     ) -> None:
         super().__init__()
         size, patch = to_pair(img_size), to_pair(patch_size)
@@ -189,7 +217,7 @@ class VisionTransformer(nn.Module):
         self.depth = depth
         self.num_heads = num_heads
 
-        self.patch_embed = PatchEmbed(patch, in_chans, embed_dim)
+        self.patch_embed = PatchEmbed(patch, in_chans, embed_dim, conv_stem)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         count = 1 + self.grid_size[0] * self.grid_size[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, count, embed_dim))

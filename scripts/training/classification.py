@@ -1,4 +1,5 @@
-"""Pretraining: the ViT names the garment of an image."""
+"""Pretraining: the ViT names the garment of an image, and for each patch how much of it is
+garment, and which (token labelling: Jiang et al., All Tokens Matter, 2021)."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from torch import Tensor
 import garments as g
 from fetch_photos import fetch
 from models.vision_transformer import VisionTransformer
-from training import runs
 from training.runs import (
     SIDE,
+    VIT,
     Run,
     bfloat16,
     new_vit,
@@ -26,36 +27,27 @@ from training.runs import (
     windowed_embed,
 )
 
-PRETRAIN_RATE = 1.2e-3
+PRETRAIN_RATE = 2.5e-3
 
 
 @dataclass
 class Phase:
-    """A part of pretraining; cost is relative, for the schedule."""
+    """A part of pretraining."""
 
     size: int
     batch: int
     steps: int
-    keep: float
     scale: tuple[float, float]  # of a garment on a background, relative to the image
-    seconds: float  # measured, for the schedule of the rate
+    seconds: float  # of a step, measured, for the schedule of the rate
 
 
-#: Two runs, each with its own warm-up and cosine, the second from the first one's weights.
 #: Small images first; the garments are 5 to 16 patches a side in the end.
-PRETRAINING = {
-    "pretrain": [
-        Phase(48, 64, 1500, 1.0, (0.7, 1.1), 0.33),
-        Phase(64, 64, 700, 1.0, (0.6, 1.1), 0.50),
-        Phase(96, 48, 800, 0.6, (0.5, 1.1), 0.51),
-        Phase(128, 16, 500, 1.0, (0.4, 1.05), 0.52),
-    ],
-    "pretrain_on": [
-        Phase(64, 64, 1500, 1.0, (0.6, 1.1), 0.50),
-        Phase(96, 48, 1500, 0.6, (0.5, 1.1), 0.51),
-        Phase(128, 16, 1000, 1.0, (0.4, 1.05), 0.52),
-    ],
-}
+PRETRAINING = [
+    Phase(48, 64, 2600, (0.7, 1.1), 0.37),
+    Phase(64, 64, 1600, (0.6, 1.1), 0.57),
+    Phase(96, 32, 700, (0.5, 1.1), 0.65),
+    Phase(128, 16, 300, (0.4, 1.05), 0.60),
+]
 
 
 def texture(size: int, rng: np.random.Generator) -> Tensor:
@@ -98,9 +90,10 @@ def single_garments(
     plain: np.ndarray,
     scale: tuple[float, float],
     rng: np.random.Generator,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """One garment an image, (B, 3, H, W) 0..1: plain ones on black, as Fashion-MNIST has
-    them but a little moved, the others turned and tinted on their background."""
+    them but a little moved, the others turned, tinted, lit and with a shadow on their
+    background. With them how much of each pixel is garment, (B, 1, H, W) 0..1."""
     batch, _, height, width = backgrounds.shape
     side = np.where(plain, rng.uniform(0.85, 1.1, batch), rng.uniform(*scale, batch))
     free = np.maximum(1 - side, 0.06)
@@ -121,9 +114,16 @@ def single_garments(
     gain = torch.from_numpy(rng.uniform(0.55, 1.1, (batch, 1, 1, 1))).float()
     dark = torch.from_numpy(rng.uniform(0.0, 0.5, (batch, 1, 1, 1))).float()
     tint = torch.from_numpy(rng.uniform(0.25, 1.0, (batch, 3, 1, 1))).float()
-    shade = grey / alpha.clamp(min=1e-3)
-    pasted = backgrounds * (1 - alpha) + (dark + (1 - dark) * shade) * tint * alpha
-    return torch.where(bare, grey * gain, pasted).clamp(0, 1)
+    shade = dark + (1 - dark) * grey / alpha.clamp(min=1e-3)
+    # Light from a side, the cloth's grain, and what the garment keeps the light from.
+    light = torch.from_numpy(rng.uniform(0.8, 1.2, (batch, 1, 2, 2))).float()
+    shade = shade * F.interpolate(light, size=(height, width), mode="bilinear")
+    shade = shade * (1 + 0.045 * torch.randn(batch, 1, height, width))
+    reach = max(1, height // 32)
+    shadow = F.avg_pool2d(alpha.roll((reach, reach), (2, 3)), 2 * reach + 1, 1, reach)
+    strength = torch.from_numpy(rng.uniform(0.0, 0.6, (batch, 1, 1, 1))).float()
+    pasted = backgrounds * (1 - strength * shadow) * (1 - alpha) + shade * tint * alpha
+    return torch.where(bare, grey * gain, pasted).clamp(0, 1), alpha
 
 
 def draw(bank: Tensor, batch: int, size: int, rng: np.random.Generator) -> Tensor:
@@ -154,34 +154,37 @@ def top1(vit: VisionTransformer, images: Tensor, labels: Tensor) -> float:
 
 
 def pretrain(
-    name: str, seed: int, phases: list[Phase], count: int = 500, backgrounds: int = 2400
+    seed: int, phases: list[Phase] = PRETRAINING, count: int = 500, backgrounds: int = 2400
 ) -> Run:
-    """A run of pretraining; count garments of the test split are looked at meanwhile."""
+    """The run of pretraining; count garments of the test split are looked at meanwhile."""
     banks = background_banks(g.TRAIN_PHOTOS, seed, backgrounds)
     held_out = background_banks(g.TEST_PHOTOS, seed + 1, backgrounds)
     data, test = garment_bank(True), garment_bank(False)
     vit = new_vit(seed, len(g.CLASSES))
-    part = list(PRETRAINING).index(name)
-    if part:
-        before = list(PRETRAINING)[part - 1]
-        vit.load_state_dict(torch.load(runs.WORK / f"{before}.pth", weights_only=True))
+    vit.patch_head = torch.nn.Linear(vit.embed_dim, 1 + len(g.CLASSES))
     ends = np.cumsum([phase.steps for phase in phases])
     costs = np.concatenate([np.full(p.steps, p.seconds) for p in phases])
     progress = np.concatenate([[0.0], np.cumsum(costs) / costs.sum()])
 
     def loss(step: int) -> dict[str, Tensor]:
         phase = phases[int(np.searchsorted(ends, step, side="right"))]
-        rng = seeds(seed, 1 + 10 * part, step)
+        rng = seeds(seed, 1, step)
         picks = rng.integers(0, len(data.labels), phase.batch)
         backgrounds = draw(banks[phase.size], phase.batch, phase.size, rng)
         plain = rng.random(phase.batch) < 0.5
-        images = single_garments(data, picks, backgrounds, plain, phase.scale, rng)
+        images, alpha = single_garments(data, picks, backgrounds, plain, phase.scale, rng)
         largest = 0 if rng.random() < 0.85 else 20
-        embed = windowed_embed(vit, rng, largest, phase.keep)
-        with training_embed(vit, embed), bfloat16():
-            logits = vit(normalised(images))
+        with training_embed(vit, windowed_embed(vit, rng, largest)), bfloat16():
+            tokens = vit.tokens(normalised(images))
+            logits, patches = vit.head(tokens[:, 0]), vit.patch_head(tokens[:, 1:])
         target = data.labels[picks]
-        return {"classes": F.cross_entropy(logits.float(), target, label_smoothing=0.05)}
+        share = F.avg_pool2d(alpha, VIT["patch_size"]).flatten(2).transpose(1, 2)
+        one_hot = F.one_hot(target, len(g.CLASSES))[:, None]
+        wanted = torch.cat([1 - share, share * one_hot], dim=2)
+        return {
+            "classes": F.cross_entropy(logits.float(), target, label_smoothing=0.05),
+            "patches": -(wanted * patches.float().log_softmax(2)).sum(2).mean(),
+        }
 
     def check(step: int) -> dict[str, float]:
         phase = phases[min(int(np.searchsorted(ends, step)), len(phases) - 1)]
@@ -190,12 +193,13 @@ def pretrain(
         picks = np.arange(count)
         backgrounds = draw(held_out[size], count, size, rng)
         scale = (0.6, 1.0) if size > 32 else (0.85, 1.0)
-        pasted = single_garments(test, picks, backgrounds, np.zeros(count, bool), scale, rng)
+        bare = np.zeros(count, bool)
+        pasted, _ = single_garments(test, picks, backgrounds, bare, scale, rng)
         plain = plain_images(test, slice(0, count), size)
         return {"top1": top1(vit, plain, truth), "top1_photos": top1(vit, pasted, truth)}
 
     return Run(
-        name=name,
+        name="pretrain",
         model=vit,
         groups=parameter_groups(vit),
         rate=PRETRAIN_RATE,
@@ -225,7 +229,7 @@ def classification_figures(vit: VisionTransformer, seed: int, pasted: int = 2000
         if start < pasted:
             images = draw(bank, len(picks), SIDE, rng)
             bare = np.zeros(len(picks), bool)
-            images = single_garments(test, picks, images, bare, (0.5, 1.0), rng)
+            images, _ = single_garments(test, picks, images, bare, (0.5, 1.0), rng)
             photos += int((vit(normalised(images)).argmax(1) == truth).sum())
     per_class = classes / np.bincount(test.labels.numpy())
     return {

@@ -48,7 +48,7 @@ def evaluate(seed: int) -> None:
                     figures.setdefault(name, {})[start] = answer
                     print(run, json.dumps(rounded(answer)), flush=True)
     figures["training"] = {}
-    for run in [*PRETRAINING, *(n + s for n in TASKS for s in ("", "_scratch"))]:
+    for run in ["pretrain", *(n + s for n in TASKS for s in ("", "_scratch"))]:
         log = read_log(run)
         if log and (runs.WORK / f"{run}.pth").is_file():
             last = {"steps": log[-1]["step"], "seconds": log[-1]["seconds"], "seed": seed}
@@ -90,10 +90,7 @@ def draw_curves() -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
 
-    log: list[dict[str, Any]] = []
-    for part in PRETRAINING:
-        before = log[-1]["step"] if log else 0
-        log += [line | {"step": line["step"] + before} for line in read_log(part)]
+    log = read_log("pretrain")
     if log:
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
         panel(left, log, "classes", "cross-entropy", "C0")
@@ -104,7 +101,7 @@ def draw_curves() -> None:
         right.set_ylim(0, 1)
         right.legend(frameon=False)
         for axes in (left, right):
-            ends = np.cumsum([phase.steps for phases in PRETRAINING.values() for phase in phases])
+            ends = np.cumsum([phase.steps for phase in PRETRAINING])
             for end in ends[:-1]:
                 axes.axvline(end, color="0.7", linewidth=0.8, linestyle=":")
         save(figure, "pretrain")
@@ -169,8 +166,8 @@ def training_table(figures: dict[str, Any]) -> str:
     """The table of steps and times."""
     rows = ["| run | steps | images a step | seconds |", "|---|---|---|---|"]
     for run, facts in figures["training"].items():
-        if run in PRETRAINING:
-            sizes = [phase.batch for phase in PRETRAINING[run]]
+        if run == "pretrain":
+            sizes = [phase.batch for phase in PRETRAINING]
             batch = f"{min(sizes)} to {max(sizes)}"
         else:
             batch = str(TASKS[run.removesuffix("_scratch")].batch)
@@ -203,9 +200,7 @@ def training_facts(name: str) -> dict[str, Any]:
         facts |= {"batch_size": task.batch, "layer_decay": LAYER_DECAY, "head": "all"}
         if task.frozen:
             facts |= {"freeze": "vit"}
-    runs = PRETRAINING if name == "pretrain" else [name]
-    steps = sum(read_log(run)[-1]["step"] for run in runs)
-    facts |= {"steps": steps, "optimizer": "muon and adamw", "lr": rate}
+    facts |= {"steps": read_log(name)[-1]["step"], "optimizer": "muon and adamw", "lr": rate}
     facts |= {"weight_decay": 0.05, "schedule": "cosine", "precision": "bfloat16"}
     figures = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     if name == "pretrain":

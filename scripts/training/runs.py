@@ -29,6 +29,7 @@ VIT: dict[str, Any] = {
     "depth": 6,
     "num_heads": 3,
     "mlp_ratio": 3,
+    "conv_stem": True,
 }
 
 
@@ -222,14 +223,13 @@ def explicit_attention(self: Attention, x: Tensor) -> Tensor:
 
 
 def windowed_embed(
-    vit: VisionTransformer, rng: np.random.Generator, largest: int, keep: float = 1.0
+    vit: VisionTransformer, rng: np.random.Generator, largest: int
 ) -> Callable[[Tensor], Tensor]:
     """A replacement of vit.embed for one training batch.
 
     The image is taken for a random window of a larger one, of up to largest patches a side:
     its positions are a window of the position embedding, resampled to the larger grid. Small
-    images teach so what larger ones of any shape need. With keep < 1 that part of the
-    patches, drawn for each image, is used.
+    images teach so what larger ones of any shape need.
     """
 
     def embed(x: Tensor) -> Tensor:
@@ -238,11 +238,8 @@ def windowed_embed(
         pos = resample_pos_embed(vit.pos_embed, 1, vit.grid_size, [gh, gw])
         top, left = int(rng.integers(0, gh - h + 1)), int(rng.integers(0, gw - w + 1))
         grid = pos[:, 1:].reshape(gh, gw, -1)[top : top + h, left : left + w]
+        x = x.contiguous(memory_format=torch.channels_last)
         tokens = vit.patch_embed(x) + grid.reshape(1, h * w, -1)
-        if keep < 1:
-            count = round(keep * h * w)
-            index = torch.rand(len(x), h * w).argsort(1)[:, :count, None]
-            tokens = tokens.gather(1, index.expand(-1, -1, tokens.shape[2]))
         first = (vit.cls_token + pos[:, :1]).expand(len(x), -1, -1)
         return torch.cat([first.to(tokens.dtype), tokens], dim=1)
 

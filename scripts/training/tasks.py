@@ -23,7 +23,6 @@ from models.vision_transformer import VisionTransformer
 from models.yolo import VisionTransformerYOLO, decode
 from models.yolo_loss import yolo_loss
 from training import runs
-from training.classification import PRETRAINING
 from training.runs import (
     SIDE,
     VIT,
@@ -247,12 +246,13 @@ TASKS = {
 
 
 def pretrained_vit() -> VisionTransformer:
-    """The pretrained ViT with its classifier."""
-    path = runs.WORK / f"{list(PRETRAINING)[-1]}.pth"
+    """The pretrained ViT with its classifier, without what only pretraining had."""
+    path = runs.WORK / "pretrain.pth"
     if not path.is_file():
         raise SystemExit("no pretrained ViT yet: --stage pretrain")
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
-    vit.load_state_dict(torch.load(path, weights_only=True))
+    state = torch.load(path, weights_only=True)
+    vit.load_state_dict({k: v for k, v in state.items() if not k.startswith("patch_head.")})
     return vit
 
 
