@@ -64,7 +64,7 @@ class Task:
     small: int  # steps with images of SMALL pixels, which come first
     large: int  # steps with images of SIDE
     batch: int = 16
-    rate: float = 1e-3
+    rate: float = 2e-3
     metric: str = "miou"
     frozen: bool = False  # only the head is trained, and only on the pretrained ViT
 
@@ -229,10 +229,10 @@ TASKS = {
         make_segmentation("transposed"),
         segmentation_loss,
         segmentation_check,
-        small=1000,
-        large=500,
+        small=900,
+        large=400,
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=1000, large=500, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=900, large=400, metric="ap50"),
     "head": Task(
         make_segmentation("linear"),
         segmentation_loss,
