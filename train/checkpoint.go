@@ -1,7 +1,6 @@
 package train
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -151,7 +150,12 @@ func (s *state) same(now map[string]any) error {
 }
 
 // openRunDir makes the folder of a run, for this process alone until close, and finds its checkpoint, nil for none.
+// What cannot be written is found out here and not after the first epoch. Where it fails it leaves no new folder.
 func (o *Options) openRunDir() (s *state, z *npy.Zip, unlock func(), err error) {
+	if err := whole.Writable(o.Out); err != nil {
+		return nil, nil, nil, fmt.Errorf("out: %w", err)
+	}
+	_, missing := os.Stat(o.RunDir)
 	if err := os.MkdirAll(o.RunDir, 0o777); err != nil {
 		return nil, nil, nil, fmt.Errorf("run folder: %w", err)
 	}
@@ -165,34 +169,25 @@ func (o *Options) openRunDir() (s *state, z *npy.Zip, unlock func(), err error) 
 	case !o.Resume && (err == nil || errors.Is(err, ErrRun)):
 		err = fmt.Errorf("%w: %s holds a run already; go on with it (--resume), or name another folder (--run-dir)", ErrRun, o.RunDir)
 	}
-	if err == nil {
-		err = o.sweep()
+	for _, path := range []string{filepath.Join(o.RunDir, CheckpointFile), filepath.Join(o.RunDir, StepsFile), filepath.Join(o.RunDir, EpochsFile), filepath.Join(o.RunDir, CurvesFile), o.Out} {
+		if err == nil {
+			if err = errors.Join(whole.Writable(path), whole.Sweep(path)); err != nil {
+				err = fmt.Errorf("run folder: %w", err)
+			}
+		}
+	}
+	free := unlock
+	unlock = func() {
+		free()
+		if missing != nil {
+			_ = os.Remove(o.RunDir) // does nothing where something was written
+		}
 	}
 	if err != nil {
 		unlock()
 		return nil, nil, nil, err
 	}
 	return s, z, unlock, nil
-}
-
-// sweep removes what a process that was killed has left of files under way.
-func (o *Options) sweep() error {
-	for _, path := range []string{filepath.Join(o.RunDir, CheckpointFile), filepath.Join(o.RunDir, StepsFile), filepath.Join(o.RunDir, EpochsFile), filepath.Join(o.RunDir, CurvesFile), o.Out} {
-		dir, name := filepath.Split(path)
-		entries, err := os.ReadDir(cmp.Or(dir, "."))
-		if err != nil {
-			return fmt.Errorf("run folder: %w", err)
-		}
-		for _, e := range entries {
-			// As internal/whole names them.
-			if rest, ok := strings.CutPrefix(e.Name(), "."+name+"."); ok && len(rest) == 12 && e.Type().IsRegular() {
-				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-					return fmt.Errorf("run folder: %w", err)
-				}
-			}
-		}
-	}
-	return nil
 }
 
 // writeWhole writes a small file whole or not at all.

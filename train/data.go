@@ -46,7 +46,11 @@ func (m *Model) labelsFor(set *dataset.Set) ([]string, error) {
 // Data matches a data set's classes with the model's labels: see [dataset.Set.Match]. Where they are others, the
 // error is ErrClasses.
 func (m *Model) Data(set *dataset.Set, given ...string) (*Data, error) {
-	classes, err := set.Match(m.labels(), given...)
+	labels := m.labels()
+	if len(labels) == 0 && len(given) == 0 && m.meta.Output.Kind == vit.OutputYOLOGrid {
+		given = []string{"index"} // a grid's classes count from 0, COCO's ids from 1
+	}
+	classes, err := set.Match(labels, given...)
 	if errors.Is(err, dataset.ErrClass) {
 		return nil, fmt.Errorf("%w: %w; or --init-head=classes gives the model new outputs for the data set's own classes (train.Options.Head)", ErrClasses, err)
 	}

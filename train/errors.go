@@ -14,7 +14,7 @@ var (
 	ErrClasses = errors.New("other classes")
 	// ErrRun: the folder of the run holds another run, or none to go on with.
 	ErrRun = errors.New("run folder")
-	// ErrDiverged: the loss is no longer a finite number.
+	// ErrDiverged: the loss, its gradients or the weights are no longer finite numbers.
 	ErrDiverged = errors.New("training diverged")
 	// ErrStopped: the context ended; the checkpoint is there to go on from.
 	ErrStopped = errors.New("training stopped")

@@ -19,14 +19,15 @@ import (
 
 // Options say how [Run] trains. Out is needed; the zero value of the rest works.
 type Options struct {
-	// Out is the model file to write: that of the best epoch by the metric, else of the last one. It is there
-	// from the first measurement on.
+	// Out is the model file to write: that of the best epoch by the metric, and of the weights before the first
+	// step where none is better; without a validation set that of the last epoch. It is there from the first
+	// measurement on.
 	Out string
 	// RunDir is the folder of the checkpoint, the curves and their figures; "" is Out without its ending, with
 	// ".run".
 	RunDir string
-	// Resume goes on from RunDir's checkpoint, with the same options, or more Epochs; where there is none yet it
-	// begins. Without it a folder that holds a checkpoint is an ErrRun.
+	// Resume goes on from RunDir's checkpoint, with the same options and data; where there is none yet it begins.
+	// Epochs may be more: the schedule is then, from where it goes on, that of so many. Without it a folder that holds a checkpoint is an ErrRun.
 	Resume bool
 	// SaveEvery saves the checkpoint each so many steps too, and not only after each epoch; 0 does not.
 	SaveEvery int
@@ -55,7 +56,8 @@ type Options struct {
 	// segmentation.
 	LabelSmoothing, Dice float64
 
-	// Freeze is what stays as it is; before the epoch Unfreeze, from 1, where that is not 0.
+	// Freeze is what stays as it is; before the epoch Unfreeze, from 1, where that is not 0. As with PyTorch's
+	// requires_grad, what is frozen has its dropout, and batch norms count on.
 	Freeze   Freeze
 	Unfreeze int
 	// Head is the part of the head that begins anew. With HeadClasses and HeadAll the result has the data set's
@@ -80,6 +82,9 @@ type Options struct {
 	// Workers prepare images, 0 is GOMAXPROCS; Cache is how many bytes of decoded images they keep.
 	Workers int
 	Cache   int64
+
+	// SkipErrors leaves out images that cannot be read, of which Result.Notes tells; else the first ends the run.
+	SkipErrors bool
 
 	// EvalEvery is how many epochs pass between measurements, and where there is no validation set between
 	// writings of Out; 1 by default. After the last epoch there is always one.
@@ -135,8 +140,8 @@ type Result struct {
 	// Epochs and Steps that ran in all, those before a resume too.
 	Epochs int `json:"epochs"`
 	Steps  int `json:"steps"`
-	// Start are the metrics before the first step, Best those of the epoch BestEpoch, from 1, whose weights the
-	// file has; none without a validation set.
+	// Start are the metrics before the first step, Best those of the epoch BestEpoch, whose weights the file has:
+	// from 1, 0 where no epoch was better than Start. None without a validation set.
 	Start     []Metric `json:"start,omitempty"`
 	BestEpoch int      `json:"best_epoch"`
 	Best      []Metric `json:"best,omitempty"`

@@ -84,169 +84,6 @@ func (r *run) close() {
 	r.model.Close()
 }
 
-// open loads the model, gives it its head and classes, and makes the loader and the optimizer.
-func (r *run) open(ctx context.Context, path string, set, val *dataset.Set) error {
-	o := &r.o
-	// The head's first values, dropout and the detectors' samplers take their numbers from here.
-	if err := torch.ManualSeed(uint64(o.Seed)); err != nil {
-		return err
-	}
-	var err error
-	if r.model, err = Load(path, LoadOptions{Device: o.Device, Precision: o.Precision, Metadata: o.Metadata}); err != nil {
-		return err
-	}
-	if o.Weights != "" {
-		missing, err := r.model.LoadWeights(o.Weights)
-		if err != nil {
-			return err
-		}
-		if len(missing) > 0 {
-			r.notes = append(r.notes, fmt.Sprintf("%s has not %d of the ViT's parameters, which stay as %s has them: %s", filepath.Base(o.Weights), len(missing), r.from, missing[0]))
-		}
-	}
-	if err := r.openHead(ctx, set); err != nil {
-		return err
-	}
-	if r.task, err = r.openTask(ctx); err != nil {
-		return err
-	}
-	if r.set, err = r.data(set); err != nil {
-		return err
-	}
-	if val != nil {
-		if n := o.EvalLimit; n > 0 && n < len(val.Images) {
-			few := *val
-			few.Images = few.Images[:n]
-			val = &few
-		}
-		if r.val, err = r.data(val); err != nil {
-			return fmt.Errorf("validation: %w", err)
-		}
-	}
-	r.loader, err = r.set.Loader(r.model, r.task, loader.Options{
-		BatchSize: o.BatchSize, Workers: o.Workers, Shuffle: true, Seed: uint64(o.Seed), Size: o.Size, Augment: o.Augment,
-		Cache: o.Cache, PinMemory: o.Device.IsCUDA(),
-	})
-	if err != nil {
-		return err
-	}
-	return r.openOptimizer()
-}
-
-// openHead makes the part of the head new that is to be.
-func (r *run) openHead(ctx context.Context, set *dataset.Set) error {
-	if r.o.Head == HeadKept {
-		return nil
-	}
-	labels := r.o.Labels
-	if labels == nil && r.o.Classes == nil && len(set.Classes) > 0 {
-		// Labels that the classes are among stay, in their order.
-		if _, err := set.Match(r.model.labels()); err != nil || len(r.model.meta.Labels) == 0 {
-			if labels, err = r.model.labelsFor(set); err != nil {
-				return err
-			}
-		}
-	}
-	return r.model.InitHead(ctx, r.o.Head, labels)
-}
-
-// openTask makes the task, with the frozen ViT of a head in a file of its own.
-func (r *run) openTask(ctx context.Context) (Task, error) {
-	task := r.model.meta.Task
-	switch {
-	case r.o.Dice > 0 && task != vit.TaskSegmentation && task != vit.TaskSegmentationHead:
-		return nil, fmt.Errorf("dice: %w: got %v and a file of the task %s, want segmentation", ErrOptions, r.o.Dice, task)
-	case r.o.LabelSmoothing > 0 && task == vit.TaskDetection:
-		return nil, fmt.Errorf("label smoothing: %w: got %v and a file of the task %s, want classification or segmentation", ErrOptions, r.o.LabelSmoothing, task)
-	}
-	o := TaskOptions{LabelSmoothing: r.o.LabelSmoothing, Dice: r.o.Dice}
-	if r.o.ViT == "" {
-		return TaskOf(r.model, o)
-	}
-	f, err := newTokens(r.model, r.o.ViT)
-	if err != nil {
-		return nil, err
-	}
-	r.frozen = f.vit
-	return segmentation{o: o, features: f}, nil
-}
-
-func (r *run) data(set *dataset.Set) (*Data, error) {
-	d, err := r.model.Data(set, r.o.Classes...)
-	if err != nil {
-		return nil, err
-	}
-	d.Masks, d.Ignore = r.o.Masks, r.o.Ignore
-	return d, nil
-}
-
-// stepsOf is the number of the optimizer's steps in an epoch.
-func (r *run) stepsOf() int { return (r.loader.Len() + r.o.Accumulate - 1) / r.o.Accumulate }
-
-func (r *run) total() int { return r.stepsOf() * r.o.Epochs }
-
-// openOptimizer makes the optimizer of all parameters: frozen ones have no gradients, and are not changed.
-func (r *run) openOptimizer() error {
-	o := &r.o
-	if err := r.model.Freeze(Freeze{}); err != nil {
-		return err
-	}
-	layers := map[string]int{}
-	depth := r.model.blocks()
-	for _, p := range r.model.parameters {
-		layers[p.Name] = min(p.Block+1, depth) // what follows the blocks learns as the last one
-		if !p.ViT {
-			layers[p.Name] = depth + 1
-		}
-	}
-	groups, err := optim.LayerDecay(r.model.Learned(), optim.LayerDecayOptions{
-		LR: o.LR, WeightDecay: &o.WeightDecay, Decay: o.LayerDecay, Layer: func(name string) int { return layers[name] },
-	})
-	if err != nil {
-		return err
-	}
-	switch o.Optimizer {
-	case OptimizerSGD:
-		r.optimizer, err = optim.NewSGD(groups, optim.SGDOptions{LR: o.LR, Momentum: o.Momentum})
-	case OptimizerAdam:
-		r.optimizer, err = optim.NewAdam(groups, optim.AdamOptions{LR: o.LR})
-	default:
-		r.optimizer, err = optim.NewAdamW(groups, optim.AdamOptions{LR: o.LR})
-	}
-	if err != nil {
-		return err
-	}
-	rest := max(1, r.total()-o.Warmup)
-	var schedule optim.Schedule
-	switch o.Schedule {
-	case SchedulePoly:
-		schedule = optim.Polynomial(rest, 0.9)
-	case ScheduleStep:
-		schedule = optim.StepDecay(max(1, (rest+2)/3), 0.1)
-	case ScheduleConstant:
-		schedule = optim.Constant()
-	default:
-		schedule = optim.Cosine(rest, 0)
-	}
-	if o.Warmup > 0 {
-		schedule = optim.LinearWarmup(o.Warmup, 1/float64(o.Warmup+1), schedule)
-	}
-	r.schedule = schedule
-	return nil
-}
-
-// identity are the options that the weights depend on.
-func (r *run) identity() map[string]any {
-	o := &r.o
-	return map[string]any{
-		"model": r.from, "weights": filepath.Base(o.Weights), "images": r.loader.Images(), "batch size": o.BatchSize, "accumulate": o.Accumulate,
-		"optimizer": o.Optimizer, "lr": o.LR, "weight decay": o.WeightDecay, "momentum": o.Momentum, "layer decay": o.LayerDecay,
-		"schedule": o.Schedule, "warmup": o.Warmup, "clip grad norm": o.ClipGradNorm, "precision": o.Precision.String(),
-		"label smoothing": o.LabelSmoothing, "dice": o.Dice, "freeze": o.Freeze.String(), "unfreeze": o.Unfreeze, "head": string(o.Head),
-		"labels": r.model.meta.Labels, "size": o.Size, "augment": o.Augment, "seed": o.Seed, "validation": r.val != nil,
-	}
-}
-
 // begin starts the run, or takes up the state of one that was stopped.
 func (r *run) begin(saved *state) error {
 	now := r.identity()
@@ -256,7 +93,7 @@ func (r *run) begin(saved *state) error {
 		if err := saved.same(now); err != nil {
 			return err
 		}
-		if saved.BestEpoch > 0 && gone(r.o.Out) {
+		if (saved.BestEpoch > 0 || len(saved.Best) > 0) && gone(r.o.Out) {
 			return fmt.Errorf("resume: %w: %s, the model of epoch %d, is gone", ErrRun, r.o.Out, saved.BestEpoch)
 		}
 		r.state, r.before = saved, saved.Seconds
@@ -298,7 +135,11 @@ func (r *run) train(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.state.Start = metrics
+		// What training does not make better stays as it is.
+		r.state.Start, r.state.Best = metrics, metrics
+		if err := r.saveModel(ctx); err != nil {
+			return err
+		}
 		e := Event{Kind: EventEpoch, Metrics: metrics, Loss: math.NaN(), Learned: r.learned}
 		r.records.epoch(e, r.seconds())
 		r.tell(e)
@@ -333,30 +174,43 @@ func (r *run) epoch(ctx context.Context) error {
 	// A step that has begun is finished, whatever becomes of ctx.
 	work := context.WithoutCancel(ctx)
 	w := r.window()
+	finish := func() error {
+		if w.seen == 0 {
+			s.Batch = w.to
+		} else if err := r.stepAndPause(ctx, work, &w); err != nil {
+			return err
+		}
+		w = r.window()
+		return nil
+	}
 	for b, err := range r.loader.Batches(work, s.Epoch, s.Batch) {
 		if err != nil {
 			return err
 		}
-		err = r.learn(work, b, &w)
+		// Images were left out, so that a window was not filled.
+		for b.Step >= w.to && err == nil {
+			err = finish()
+		}
+		if err == nil {
+			err = r.learn(work, b, &w)
+		}
 		b.Close()
+		if err == nil && w.seen == w.images {
+			err = finish()
+		}
 		if err != nil {
 			return err
 		}
-		if w.seen < w.images {
-			continue
-		}
-		if err := r.step(work, &w); err != nil {
+	}
+	if w.seen > 0 {
+		if err := finish(); err != nil {
 			return err
 		}
-		if err := r.pause(ctx); err != nil {
-			return err
-		}
-		w = r.window()
 	}
 	s.EpochLoss = s.LossSum / float64(max(1, s.Images))
 	s.Epoch++
 	s.Batch, s.LossSum, s.Images, s.Measured = 0, 0, 0, false
-	return r.save()
+	return r.save(ctx)
 }
 
 // window is the steps of the loader that make one of the optimizer: up to to, of images in all, of which seen have
@@ -394,7 +248,7 @@ func (r *run) learn(ctx context.Context, b *loader.Batch, w *window) error {
 		w.parts[i].Value += p.Value * share
 	}
 	if math.IsNaN(number) || math.IsInf(number, 0) {
-		return fmt.Errorf("%w: the loss is %v in step %d; want a lower lr (it is %.3g), warmup or clip grad norm", ErrDiverged, number, r.state.Step+1, r.lr())
+		return r.diverged("loss", number)
 	}
 	if !l.Total.RequiresGrad() {
 		return fmt.Errorf("%w: the loss of %s has no gradient: its code was traced without one", ErrFrozen, r.model.name)
@@ -409,18 +263,54 @@ func (r *run) learn(ctx context.Context, b *loader.Batch, w *window) error {
 	return torch.Backward(ctx, root, torch.BackwardOptions{})
 }
 
+// diverged is the error where a number that training needs is not finite. Nothing has been written since the last
+// one that was.
+func (r *run) diverged(what string, number float64) error {
+	return fmt.Errorf("%w: the %s is %v in step %d; want a lower lr (it is %.3g), warmup or clip grad norm", ErrDiverged, what, number, r.state.Step+1, r.lr())
+}
+
+// finite tells whether the parameters are finite numbers, before a file is written of them.
+func (r *run) finite(ctx context.Context) error {
+	for _, p := range r.model.Learned() {
+		norm, err := torch.CallWith(ctx, torch.CallOptions{Mode: torch.NoGrad}, "aten::norm.Scalar", p.Tensor, 2)
+		if err != nil {
+			return err
+		}
+		number, err := value(norm.(*torch.Tensor))
+		torch.CloseAll(norm)
+		if err != nil {
+			return err
+		}
+		if math.IsNaN(number) || math.IsInf(number, 0) {
+			return r.diverged("norm of "+p.Name, number)
+		}
+	}
+	return nil
+}
+
 // lr is the rate of the head in the next step.
 func (r *run) lr() float64 { return r.o.LR * r.schedule(r.state.Step) }
 
 // step is one of the optimizer.
 func (r *run) step(ctx context.Context, w *window) error {
 	s := r.state
-	norm := math.NaN()
-	if r.o.ClipGradNorm > 0 {
-		var err error
-		if norm, err = optim.ClipGradNorm(ctx, r.model.Learned(), r.o.ClipGradNorm); err != nil {
-			return err
-		}
+	most := r.o.ClipGradNorm
+	if most == 0 {
+		most = math.MaxFloat64 // measures, and scales by 1
+	}
+	norm, err := optim.ClipGradNorm(ctx, r.model.Learned(), most)
+	if err != nil {
+		return err
+	}
+	// A finite loss may have gradients that are not.
+	if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		return r.diverged("norm of the gradients", norm)
+	}
+	// Of images that were left out nothing is known.
+	part := float64(w.images) / float64(w.seen)
+	w.loss *= part
+	for i := range w.parts {
+		w.parts[i].Value *= part
 	}
 	e := Event{Kind: EventStep, Loss: w.loss, Parts: w.parts, LR: r.lr(), GradNorm: norm}
 	r.optimizer.ScaleLR(r.schedule(s.Step))
@@ -432,13 +322,20 @@ func (r *run) step(ctx context.Context, w *window) error {
 	}
 	s.Step++
 	s.Batch = w.to
-	s.LossSum += w.loss * float64(w.images)
-	s.Images += w.images
-	e.Rate, e.Remaining = r.clock.tick(w.images, r.total()-s.Step, r.measurements())
+	s.LossSum += w.loss * float64(w.seen)
+	s.Images += w.seen
+	e.Rate, e.Remaining = r.clock.tick(w.seen, r.total()-s.Step, r.measurements())
 	e.Step, e.Epoch = s.Step, s.Epoch+1
 	r.records.step(e)
 	r.tell(e)
 	return nil
+}
+
+func (r *run) stepAndPause(ctx, work context.Context, w *window) error {
+	if err := r.step(work, w); err != nil {
+		return err
+	}
+	return r.pause(ctx)
 }
 
 // pause saves the checkpoint between two steps where it is time to, and ends the run where ctx has ended.
@@ -448,7 +345,7 @@ func (r *run) pause(ctx context.Context) error {
 	if !stop && (r.o.SaveEvery == 0 || s.Step%r.o.SaveEvery != 0) {
 		return nil
 	}
-	if err := r.save(); err != nil {
+	if err := r.save(ctx); err != nil {
 		return err
 	}
 	if !stop {
@@ -513,14 +410,13 @@ func (r *run) measureEpoch(ctx context.Context) error {
 	}
 	if keep {
 		s.BestEpoch = s.Epoch
-		if err := r.model.Save(context.WithoutCancel(ctx), r.o.Out, r.training()); err != nil {
+		if err := r.saveModel(ctx); err != nil {
 			return err
 		}
-		r.tell(Event{Kind: EventSaved, Epoch: s.Epoch, Step: s.Step, Path: r.o.Out})
 	}
 	r.records.epoch(e, r.seconds())
 	s.Measured = true
-	if err := r.save(); err != nil {
+	if err := r.save(ctx); err != nil {
 		return err
 	}
 	if err := r.records.draw(filepath.Base(r.o.Out)); err != nil {
@@ -530,6 +426,15 @@ func (r *run) measureEpoch(ctx context.Context) error {
 	if ctx.Err() != nil && !r.finished() {
 		return r.stopped(ctx)
 	}
+	return nil
+}
+
+// saveModel writes the present weights to Options.Out.
+func (r *run) saveModel(ctx context.Context) error {
+	if err := r.model.Save(context.WithoutCancel(ctx), r.o.Out, r.training()); err != nil {
+		return err
+	}
+	r.tell(Event{Kind: EventSaved, Epoch: r.state.Epoch, Step: r.state.Step, Path: r.o.Out})
 	return nil
 }
 
@@ -571,7 +476,10 @@ func name(path string) string {
 func (r *run) seconds() float64 { return r.before + time.Since(r.start).Seconds() }
 
 // save writes the tables and then the checkpoint.
-func (r *run) save() error {
+func (r *run) save(ctx context.Context) error {
+	if err := r.finite(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
 	if err := r.records.write(); err != nil {
 		return err
 	}
@@ -634,6 +542,9 @@ func (r *run) tell(e Event) {
 
 func (r *run) result() *Result {
 	s := r.state
+	if errs := r.loader.Skipped(); len(errs) > 0 {
+		r.notes = append(r.notes, fmt.Sprintf("%d images were left out: %v", len(errs), errs[0]))
+	}
 	out := &Result{
 		Model: r.o.Out, RunDir: r.o.RunDir, Epochs: s.Epoch, Steps: s.Step, Start: s.Start, BestEpoch: s.BestEpoch, Best: s.Best,
 		Loss: s.EpochLoss, StoppedEarly: s.Stopped, Learned: r.learned, Seconds: math.Round(time.Since(r.start).Seconds()*1000) / 1000, Notes: r.notes,
@@ -642,31 +553,4 @@ func (r *run) result() *Result {
 		out.Parameters += p.Tensor.NumEl()
 	}
 	return out
-}
-
-// clock tells how fast steps are.
-type clock struct {
-	at        []time.Time // of the last steps' ends
-	images    []int
-	measuring time.Duration // the last measurement
-}
-
-const clockSteps = 20
-
-// begin forgets what was before: a measurement, say.
-func (c *clock) begin() { c.at, c.images = append(c.at[:0], time.Now()), append(c.images[:0], 0) }
-
-// tick notes a step and gives images in a second and the time for the steps and measurements that remain.
-func (c *clock) tick(images, steps, measurements int) (rate float64, remaining time.Duration) {
-	c.at, c.images = append(c.at, time.Now()), append(c.images, images)
-	if n := len(c.at) - clockSteps - 1; n > 0 {
-		c.at, c.images = c.at[n:], c.images[n:]
-	}
-	sum := 0
-	for _, n := range c.images[1:] {
-		sum += n
-	}
-	took := c.at[len(c.at)-1].Sub(c.at[0])
-	remaining = took/time.Duration(len(c.at)-1)*time.Duration(steps) + c.measuring*time.Duration(measurements)
-	return float64(sum) / max(took.Seconds(), 1e-9), remaining
 }

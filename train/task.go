@@ -207,6 +207,9 @@ func (s segmentation) Loss(ctx context.Context, m *Model, b *loader.Batch) (*Los
 		}
 	}
 	if got[1] == 1 {
+		if s.o.Dice > 0 || s.o.LabelSmoothing > 0 {
+			return nil, fmt.Errorf("dice, label smoothing: %w: got a binary mask, which is learned with binary cross-entropy alone", ErrOptions)
+		}
 		total, err := binary(ctx, &scope, logits, masks)
 		return &Loss{Total: total}, err
 	}
@@ -218,6 +221,7 @@ func (s segmentation) Loss(ctx context.Context, m *Model, b *loader.Batch) (*Los
 	ce, err := value(cross)
 	if err == nil && ce != ce { // the mean of no pixels
 		cross.Close()
+		ce = 0
 		cross, err = loss.CrossEntropy(ctx, logits, masks, loss.CrossEntropyOptions{
 			IgnoreIndex: &ignore, LabelSmoothing: s.o.LabelSmoothing, Reduction: loss.ReductionSum,
 		})

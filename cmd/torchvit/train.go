@@ -97,6 +97,7 @@ func newTrainCommand(a *app) *cobra.Command {
 	flags.IntVar(&o.Workers, "workers", 0, "goroutines that prepare images (default: one for each processor)")
 	flags.IntVar(&f.cache, "cache", 0, "`MB` of decoded images to keep between epochs")
 	flags.IntVar(&f.limit, "limit", 0, "most `images` to train on, the first ones (default: all)")
+	flags.BoolVar(&o.SkipErrors, "skip-errors", false, "leave out images that cannot be read; the first ends the run else")
 	flags.IntVar(&o.EvalLimit, "val-limit", 0, "most `images` to measure on, the first ones (default: all)")
 	flags.IntVar(&o.EvalEvery, "eval-every", 1, "`epochs` between measurements, and without --val between writings of --out")
 	flags.IntVar(&o.EarlyStop, "early-stop", 0, "`measurements` without a better one after which training ends (default: never)")
@@ -312,6 +313,10 @@ func printTrainResult(w io.Writer, r *train.Result) error {
 	}
 	fmt.Fprintf(w, "%s: %d epochs, %d steps in %s%s; %s of %s parameters learned\n", r.Model, r.Epochs, r.Steps,
 		time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond), how, grouped(r.Learned), grouped(r.Parameters))
+	if r.BestEpoch == 0 && len(r.Best) > 0 {
+		_, err := fmt.Fprintf(w, "  the weights from before training: no epoch was better than %s\n", metricsText(r.Start))
+		return err
+	}
 	if len(r.Best) == 0 {
 		_, err := fmt.Fprintf(w, "  the weights of epoch %d: loss %.4f\n", r.BestEpoch, r.Loss)
 		return err

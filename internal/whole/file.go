@@ -4,6 +4,7 @@ package whole
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // File is a file under way: it lies beside its path, and takes its place at the end. A symbolic link is followed,
@@ -22,6 +24,9 @@ type File struct {
 	direct bool
 	quick  bool // does not wait for the disk
 }
+
+// randomLen is the length of what the name of a file under way ends in.
+const randomLen = 12
 
 // Create starts a file. Call Commit at the end, and Abort (deferred, say) so that nothing is left where Commit is
 // not reached. The error for a folder is fs.ErrExist.
@@ -43,7 +48,7 @@ func Create(path string) (*File, error) {
 	} else {
 		dir, name := filepath.Split(w.path)
 		// Not os.CreateTemp: it makes files that only the owner can read.
-		w.f, err = os.OpenFile(dir+"."+name+"."+rand.Text()[:12], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		w.f, err = os.OpenFile(dir+"."+name+"."+rand.Text()[:randomLen], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	}
 	if err != nil {
 		return nil, err
@@ -109,4 +114,31 @@ func Write(path string, write func(io.Writer) error) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return f.Commit()
+}
+
+// Writable tells, as the error of Create, whether a file could be written, and leaves nothing behind.
+func Writable(path string) error {
+	f, err := Create(path)
+	if err != nil {
+		return err
+	}
+	f.Abort()
+	return nil
+}
+
+// Sweep removes what a process that was killed while it wrote path has left beside it.
+func Sweep(path string) error {
+	dir, name := filepath.Split(path)
+	entries, err := os.ReadDir(cmp.Or(dir, "."))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if rest, ok := strings.CutPrefix(e.Name(), "."+name+"."); ok && len(rest) == randomLen && e.Type().IsRegular() {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
