@@ -229,10 +229,10 @@ TASKS = {
         make_segmentation("transposed"),
         segmentation_loss,
         segmentation_check,
-        small=900,
-        large=400,
+        small=700,
+        large=300,
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=900, large=400, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=700, large=300, metric="ap50"),
     "head": Task(
         make_segmentation("linear"),
         segmentation_loss,

@@ -97,7 +97,7 @@ var (
 	block   = regexp.MustCompile(`^(?:blocks\.|encoder\.layers\.encoder_layer_|(?:encoder\.)?layers?\.)(\d+)\.`)
 	norm    = regexp.MustCompile(`^(?:encoder\.)?(?:norm|ln|layernorm|ln_post)\.`)
 
-	embedding = regexp.MustCompile(`(?:^|\.)(?:\w+_tokens?|pos_embed(?:ding)?|position_embeddings)$`)
+	embedding = regexp.MustCompile(`(?:^|\.)(?:\w+_tokens?|pos_embed(?:ding)?|position_embeddings|positional_embedding|class_embedding)$`)
 )
 
 // layers finds the ViT among the names.
