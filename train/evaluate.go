@@ -6,11 +6,11 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/torchvit/torchvit/coco"
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/det"
+	"github.com/torchvit/torchvit/internal/ordered"
 	"github.com/torchvit/torchvit/seg"
 	"github.com/torchvit/torchvit/transforms"
 	"github.com/torchvit/torchvit/vit"
@@ -19,65 +19,23 @@ import (
 // each runs work on every image and add on its answers, in order; while the model runs on one image, the next is
 // decoded.
 func each[T any](ctx context.Context, images []dataset.Image, done func(int), work func(ctx context.Context, img dataset.Image) (T, error), add func(img dataset.Image, answer T) error) error {
-	type result struct {
-		answer T
-		err    error
-	}
-	const ahead = 2
-	ctx, cancel := context.WithCancel(ctx)
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	defer cancel()
-	results := make([]chan result, len(images))
-	for i := range results {
-		results[i] = make(chan result, 1)
-	}
-	next, slots := make(chan int), make(chan struct{}, 2*ahead)
-	workers.Go(func() {
-		defer close(next)
-		for i := range images {
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-			select {
-			case next <- i:
-			case <-ctx.Done():
-				return
-			}
+	named := func(img dataset.Image, err error) error {
+		if err == nil || ctx.Err() != nil || strings.Contains(err.Error(), img.Path) {
+			return err
 		}
+		return fmt.Errorf("%s: %w", img.Path, err)
+	}
+	n := 0
+	return ordered.Each(ctx, images, 2, func(ctx context.Context, img dataset.Image) (T, error) {
+		answer, err := work(ctx, img)
+		return answer, named(img, err)
+	}, func(img dataset.Image, answer T) error {
+		err := named(img, add(img, answer))
+		if n++; err == nil && done != nil {
+			done(n)
+		}
+		return err
 	})
-	for range min(ahead, len(images)) {
-		workers.Go(func() {
-			for i := range next {
-				answer, err := work(ctx, images[i])
-				results[i] <- result{answer, err}
-			}
-		})
-	}
-	for i, img := range images {
-		var r result
-		select {
-		case r = <-results[i]:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		<-slots
-		if r.err == nil {
-			r.err = add(img, r.answer)
-		}
-		if r.err != nil {
-			if ctx.Err() != nil || strings.Contains(r.err.Error(), img.Path) {
-				return r.err
-			}
-			return fmt.Errorf("%s: %w", img.Path, r.err)
-		}
-		if done != nil {
-			done(i + 1)
-		}
-	}
-	return nil
 }
 
 func (c classification) Evaluate(ctx context.Context, m *Model, d *Data, done func(int)) ([]Metric, error) {

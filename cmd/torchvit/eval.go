@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/ordered"
 	"github.com/torchvit/torchvit/internal/whole"
 	"github.com/torchvit/torchvit/transforms"
 	"github.com/torchvit/torchvit/vit"
@@ -316,65 +316,22 @@ func (r *evalReport) write(dir string, e evaluation) ([]string, error) {
 // eachBatch runs an evaluation over all images. While the model runs on one batch, the photos of the next are
 // decoded and prepared: there is one goroutine more than there are lanes.
 func (a *app) eachBatch(ctx context.Context, images []dataset.Image, size int, e evaluation) error {
-	type result struct {
-		answers any
-		err     error
-	}
-	batches := slices.Collect(slices.Chunk(images, size))
-	ctx, cancel := context.WithCancel(ctx)
-	var workers sync.WaitGroup
-	defer workers.Wait() // no work is left behind
-	defer cancel()
-	results := make([]chan result, len(batches))
-	for i := range results {
-		results[i] = make(chan result, 1)
-	}
-	count := max(a.lanes, 1) + 1
-	// A batch begins only where those that wait to be counted are few.
-	slots := make(chan struct{}, 2*count)
-	next := make(chan int)
-	workers.Go(func() {
-		defer close(next)
-		for i := range batches {
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				results[i] <- result{err: context.Cause(ctx)}
-				return
-			}
-			select {
-			case next <- i:
-			case <-ctx.Done():
-				results[i] <- result{err: context.Cause(ctx)}
-				return
-			}
-		}
-	})
-	for range min(count, len(batches)) {
-		workers.Go(func() {
-			for i := range next {
-				answers, err := runBatch(ctx, batches[i], e)
-				results[i] <- result{answers, err}
-			}
-		})
-	}
 	bar := a.newProgress(len(images), "images")
 	defer bar.finish()
-	for i, batch := range batches {
-		r := <-results[i]
-		if r.err == nil {
-			<-slots
-			r.err = e.add(batch, r.answers)
+	named := func(batch []dataset.Image, err error) error {
+		if err != nil && len(batch) == 1 {
+			return inImage(batch[0].Path, err)
 		}
-		if r.err != nil {
-			if len(batch) == 1 {
-				return inImage(batch[0].Path, r.err)
-			}
-			return r.err
-		}
-		bar.add(len(batch))
+		return err
 	}
-	return nil
+	return ordered.Each(ctx, slices.Collect(slices.Chunk(images, size)), max(a.lanes, 1)+1,
+		func(ctx context.Context, batch []dataset.Image) (any, error) {
+			answers, err := runBatch(ctx, batch, e)
+			return answers, named(batch, err)
+		}, func(batch []dataset.Image, answers any) error {
+			bar.add(len(batch))
+			return named(batch, e.add(batch, answers))
+		})
 }
 
 // runBatch decodes the photos of a batch and runs the model.
