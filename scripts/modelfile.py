@@ -257,12 +257,13 @@ def write(
     metadata: dict[str, Any],
     calls: list[tuple[Value, ...]],
     more: dict[str, str] | None = None,
+    reference_bytes: int = REFERENCE_BYTES,
 ) -> dict[str, Any]:
     """Scripts the model and writes the finished model file; returns its metadata.
 
     A model that is scripted or traced already is written as it is.
     calls are (method, input, ...), as Reference.add takes them; those that would make the
-    reference larger than 3 MB are left out, but for the first, which may have 64 MB.
+    reference larger than reference_bytes are left out, but for the first, which may have 64 MB.
     more are further extra files.
     """
     if path is None:
@@ -284,7 +285,7 @@ def write(
         loaded, _, _ = load(part)
         reference = Reference(loaded, metadata)
         for i, (method, *inputs) in enumerate(calls):
-            limit = REFERENCE_BYTES if i > 0 else FIRST_BYTES
+            limit = reference_bytes if i > 0 else FIRST_BYTES
             if not reference.add(method, *inputs, limit=limit) and i == 0:
                 raise ValueError(f"{method}: the first reference call is larger than 64 MB")
         metadata = {

@@ -169,6 +169,7 @@ def write_vit(
     photo: bytes | None = None,
     mask: float | None = None,
     training: dict[str, Any] | None = None,
+    reference_bytes: int = modelfile.REFERENCE_BYTES,
 ) -> dict[str, Any]:
     """Writes a classification or segmentation file; mask is the threshold of a binary one."""
     metadata: dict[str, Any] = {
@@ -191,7 +192,8 @@ def write_vit(
         metadata["thresholds"] = {"mask": mask}
     if training is not None:
         metadata["training"] = training
-    return modelfile.write(model, out, metadata, vit_calls(model, size, dynamic, photo))
+    calls = vit_calls(model, size, dynamic, photo)
+    return modelfile.write(model, out, metadata, calls, reference_bytes=reference_bytes)
 
 
 def write_class_map(

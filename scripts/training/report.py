@@ -262,8 +262,9 @@ def export_models() -> None:
         else:
             kind = "vision_transformer_for_segmentation"
             kind += "_transposed" if name == "deconvolution" else ""
+            options = {"training": facts, "reference_bytes": 1_500_000}  # 12 MB are for all of it
             files.write_vit(
-                model, path, kind, "segmentation", size, True, spec, LABELS, scene, training=facts
+                model, path, kind, "segmentation", size, True, spec, LABELS, scene, **options
             )
     for path in sorted(MODELS.glob("*.pt")):
         print(f"{path.name}: {path.stat().st_size} bytes")
