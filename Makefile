@@ -167,5 +167,7 @@ compat: $(COMPAT_STAMP) binary
 
 .PHONY: clean
 clean:
-	rm -rf bin demo testdata/generated .cache-compat
+	rm -rf bin demo .cache-compat
+	@# What training made took hours.
+	find testdata/generated -mindepth 1 -maxdepth 1 ! -name training ! -name scenes ! -name photos -exec rm -rf {} +
 	$(GO) clean -testcache

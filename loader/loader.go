@@ -285,7 +285,7 @@ func (l *Loader) Batches(ctx context.Context, epoch, from int) iter.Seq2[*Batch,
 				yield(nil, fmt.Errorf("loader: %w", context.Cause(ctx)))
 				return
 			case !more:
-				if given == 0 && empty > 0 {
+				if from == 0 && given == 0 && empty > 0 {
 					yield(nil, fmt.Errorf("loader: every image was left out; the first: %w", l.Skipped()[0]))
 				}
 				return

@@ -110,7 +110,7 @@ def main() -> None:
         quick(args.seed)
         return
     chosen = args.stage or stages
-    if "pretrain" in chosen and not finished("pretrain", args.again):
+    if "pretrain" in chosen and not finished("pretrain", args.again, args.seed):
         train(pretrain(args.seed), args.minutes, args.again)
     sets: list[Scenes] = []
     for name in [name for name in TASKS if name in chosen]:
@@ -118,7 +118,7 @@ def main() -> None:
             run = f"{name}_scratch" if scratch else name
             unwanted = args.pretrained if scratch else args.from_scratch
             unwanted = unwanted or (scratch and TASKS[name].frozen)
-            if unwanted or finished(run, args.again):
+            if unwanted or finished(run, args.again, args.seed):
                 continue
             sets = sets or [load_scenes("train"), load_scenes("val")]
             train(fine_tune(name, scratch, args.seed, *sets), args.minutes, args.again)

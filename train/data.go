@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/torchvit/torchvit/dataset"
 	"github.com/torchvit/torchvit/loader"
@@ -27,11 +29,14 @@ type Data struct {
 func background(label string) bool { return label == "background" || label == "__background__" }
 
 // labelsFor are the labels of a model whose head is made for a data set.
-func (m *Model) labelsFor(set *dataset.Set) ([]string, error) {
-	if len(set.Classes) == 0 {
+func (m *Model) labelsFor(set *dataset.Set, given []string) ([]string, error) {
+	labels, err := classesGiven(set, given)
+	if err != nil {
+		return nil, err
+	}
+	if len(labels) == 0 {
 		return nil, fmt.Errorf("%w: the data set does not name its classes; give the labels of the result", ErrClasses)
 	}
-	labels := slices.Clone(set.Classes)
 	switch {
 	case background(labels[0]):
 	case m.meta.Task == vit.TaskDetection && (m.meta.Output.Kind == "" || m.meta.Output.Kind == vit.OutputDetections):
@@ -68,6 +73,14 @@ func (d *Data) class(c int) int {
 	return d.Classes[c]
 }
 
+// counted is Ignored for a pixel's class that does not count.
+func (d *Data) counted(class int) int {
+	if class >= 0 && class <= dataset.Ignored && slices.Contains(d.Ignore, uint8(class)) {
+		return dataset.Ignored
+	}
+	return class
+}
+
 // maskOptions reads masks' files into the model's classes.
 func (d *Data) maskOptions() dataset.MaskOptions {
 	o := d.Masks
@@ -101,20 +114,50 @@ func (m *Model) labels() []string {
 	return m.meta.Labels
 }
 
-// backgroundClass is the class of pixels without an object, in masks that are made of outlines.
-func (m *Model) backgroundClass() uint8 {
+// backgroundOf is the class of pixels without an object, in masks that are made of outlines.
+func (m *Model) backgroundOf(d *Data) uint8 {
 	if labels := m.labels(); len(labels) > 0 && background(labels[0]) {
-		return 0
+		return uint8(d.counted(0))
 	}
 	return dataset.Ignored
+}
+
+// classesGiven are a data set's classes as Options.Classes name them and leave them out: those that a new head is
+// made for. The error is dataset.ErrGiven.
+func classesGiven(set *dataset.Set, given []string) ([]string, error) {
+	names, of := slices.Clone(set.Classes), dataset.NamesOf(set.Classes)
+	for _, text := range given {
+		name, label, ok := strings.Cut(text, "=")
+		if !ok { // index or id: by place
+			return names, nil
+		}
+		class, ok := of.Find(name)
+		if n, err := strconv.Atoi(name); !ok && err == nil && n >= 0 && n < len(names) {
+			class, ok = n, true
+		}
+		if !ok {
+			return nil, fmt.Errorf("classes %s: %w: the data set has no class %s", text, dataset.ErrGiven, name)
+		}
+		names[class] = label
+	}
+	var out []string
+	for _, name := range names {
+		if name != "" && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
 }
 
 // Loader makes a loader of the data for a model's task: o is completed with the model's preprocess, the targets
 // and the classes.
 func (d *Data) Loader(m *Model, task Task, o loader.Options) (*loader.Loader, error) {
 	o.Spec = m.meta.Preprocess
+	if s, ok := task.(segmentation); ok && s.features != nil {
+		o.Spec = s.features.spec() // the ViT sees the photos
+	}
 	o.Targets, o.List = task.Targets()
-	o.Classes = d.Classes
+	o.Classes = slices.Clone(d.Classes)
 	o.Labels = nil
 	if d.Classes == nil && len(d.Set.Classes) > 0 { // by place: they are the model's
 		o.Classes = make([]int, len(d.Set.Classes))
@@ -123,12 +166,14 @@ func (d *Data) Loader(m *Model, task Task, o loader.Options) (*loader.Loader, er
 		}
 	}
 	if o.Targets&loader.Masks != 0 {
-		// The table has the classes in it.
 		o.MaskOptions = d.maskOptions()
-		if d.Set.Kind != dataset.COCO {
-			o.Classes = nil
+		if slices.ContainsFunc(d.Set.Images, func(img dataset.Image) bool { return img.Mask != "" }) {
+			o.Classes = nil // the table has them in it
 		}
-		b := m.backgroundClass()
+		for i, c := range o.Classes {
+			o.Classes[i] = d.counted(c)
+		}
+		b := m.backgroundOf(d)
 		o.Background = &b
 	}
 	return loader.New(d.Set, o)

@@ -107,7 +107,7 @@ func (s segmentation) Evaluate(ctx context.Context, m *Model, d *Data, done func
 		if img.Mask != "" {
 			mask, err = dataset.ReadMask(img.Mask, values)
 		} else {
-			mask, err = img.Semantic(m.backgroundClass(), d.class)
+			mask, err = img.Semantic(m.backgroundOf(d), func(c int) int { return d.counted(d.class(c)) })
 		}
 		if err != nil {
 			return out, err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/torch/jit"
+	"github.com/torchvit/torchvit/transforms"
 	"github.com/torchvit/torchvit/vit"
 )
 
@@ -21,7 +22,7 @@ type caller interface {
 	CallWith(ctx context.Context, o torch.CallOptions, args ...any) (any, error)
 }
 
-// newTokens loads the ViT of a head in a file of its own, whose photos the head's model is prepared for from here on.
+// newTokens loads the ViT of a head in a file of its own.
 func newTokens(head *Model, path string) (*tokens, error) {
 	if head.meta.Task != vit.TaskSegmentationHead {
 		return nil, fmt.Errorf("%s: %w: got a file of the task %s, want a %s beside the ViT's", head.name, vit.ErrTask, head.meta.Task, vit.TaskSegmentationHead)
@@ -46,6 +47,8 @@ func newTokens(head *Model, path string) (*tokens, error) {
 	}
 	return t, nil
 }
+
+func (t *tokens) spec() transforms.Spec { return t.vit.Metadata().Preprocess }
 
 func (t *tokens) of(ctx context.Context, scope *torch.Scope, pixels *torch.Tensor) ([]any, error) {
 	args := []any{pixels}

@@ -70,9 +70,9 @@ func (r *run) openHead(ctx context.Context, set *dataset.Set) error {
 		return nil
 	}
 	labels := r.o.Labels
-	if labels == nil && r.o.Classes == nil && len(set.Classes) > 0 {
+	if labels == nil && len(set.Classes) > 0 {
 		var err error
-		if labels, err = r.model.labelsFor(set); err != nil {
+		if labels, err = r.model.labelsFor(set, r.o.Classes); err != nil {
 			return err
 		}
 		// The same labels stay in the model's order.
@@ -171,15 +171,19 @@ func (r *run) openOptimizer() error {
 // identity are the options that the weights depend on.
 func (r *run) identity() map[string]any {
 	o := &r.o
-	return map[string]any{
+	identity := map[string]any{
 		"model": r.from, "weights": filepath.Base(o.Weights), "images": r.loader.Images(), "batch size": o.BatchSize, "accumulate": o.Accumulate,
 		"optimizer": o.Optimizer, "lr": o.LR, "weight decay": o.WeightDecay, "momentum": o.Momentum, "layer decay": o.LayerDecay,
 		"schedule": o.Schedule, "warmup": o.Warmup, "clip grad norm": o.ClipGradNorm, "precision": o.Precision.String(),
 		"label smoothing": o.LabelSmoothing, "dice": o.Dice, "freeze": o.Freeze.String(), "unfreeze": o.Unfreeze, "head": string(o.Head),
-		"labels": r.model.meta.Labels, "size": o.Size, "augment": o.Augment, "seed": o.Seed, "validation": r.val != nil,
+		"labels": r.model.meta.Labels, "size": o.Size, "augment": o.Augment, "seed": o.Seed, "validation": "",
 		"vit": name(o.ViT), "classes": o.Classes, "masks": o.Masks, "ignored values": o.Ignore, "val limit": o.EvalLimit, "skip errors": o.SkipErrors,
 		"data": fingerprint(r.set.Set),
 	}
+	if r.val != nil {
+		identity["validation"] = fingerprint(r.val.Set)
+	}
+	return identity
 }
 
 // fingerprint is a hash of what a data set's files say: the images' names, classes, boxes and outlines, and the
@@ -191,6 +195,9 @@ func fingerprint(set *dataset.Set) string {
 		fmt.Fprintf(h, "%q %d %q\n", filepath.Base(img.Path), img.Class, name(img.Mask))
 		for _, object := range img.Objects {
 			fmt.Fprintln(h, object.Class, object.Box, object.Polygons, object.Crowd)
+			if object.Mask != nil {
+				fmt.Fprintln(h, *object.Mask)
+			}
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])

@@ -83,7 +83,7 @@ type Options struct {
 	Workers int
 	Cache   int64
 
-	// SkipErrors leaves out images that cannot be read, of which Result.Notes tells; else the first ends the run.
+	// SkipErrors leaves out images to train on that cannot be read, of which Result.Notes tells; else the first ends the run.
 	SkipErrors bool
 
 	// EvalEvery is how many epochs pass between measurements, and where there is no validation set between

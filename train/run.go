@@ -294,6 +294,9 @@ func (r *run) lr() float64 { return r.o.LR * r.schedule(r.state.Step) }
 // step is one of the optimizer.
 func (r *run) step(ctx context.Context, w *window) error {
 	s := r.state
+	if err := r.withoutLeftOut(w); err != nil {
+		return err
+	}
 	most := r.o.ClipGradNorm
 	if most == 0 {
 		most = math.MaxFloat64 // measures, and scales by 1
@@ -305,12 +308,6 @@ func (r *run) step(ctx context.Context, w *window) error {
 	// A finite loss may have gradients that are not.
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
 		return r.diverged("norm of the gradients", norm)
-	}
-	// Of images that were left out nothing is known.
-	part := float64(w.images) / float64(w.seen)
-	w.loss *= part
-	for i := range w.parts {
-		w.parts[i].Value *= part
 	}
 	e := Event{Kind: EventStep, Loss: w.loss, Parts: w.parts, LR: r.lr(), GradNorm: norm}
 	r.optimizer.ScaleLR(r.schedule(s.Step))
@@ -328,6 +325,33 @@ func (r *run) step(ctx context.Context, w *window) error {
 	e.Step, e.Epoch = s.Step, s.Epoch+1
 	r.records.step(e)
 	r.tell(e)
+	return nil
+}
+
+// withoutLeftOut makes the mean of a window one over the images that were not left out.
+func (r *run) withoutLeftOut(w *window) error {
+	if w.seen == w.images {
+		return nil
+	}
+	part := float64(w.images) / float64(w.seen)
+	w.loss *= part
+	for i := range w.parts {
+		w.parts[i].Value *= part
+	}
+	for _, p := range r.model.Learned() {
+		g, err := p.Tensor.Grad()
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			continue
+		}
+		err = noGrad("aten::mul_.Scalar", g, part)
+		g.Close()
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -528,6 +552,12 @@ func (r *run) restore(z *npy.Zip) error {
 	}
 	if all["rng"] == nil {
 		return fmt.Errorf("%w: the checkpoint has no state of the generator", ErrRun)
+	}
+	if r.o.Device.IsCUDA() {
+		// The state is the CPU's; the device's numbers must not be those of the beginning again.
+		if err := torch.ManualSeed(uint64(r.o.Seed) + uint64(r.state.Step)<<32); err != nil {
+			return err
+		}
 	}
 	return torch.SetRNGState(all["rng"])
 }

@@ -44,16 +44,18 @@ func (m *Model) save(ctx context.Context, path string, training *vit.Training) e
 		return err
 	}
 	meta.Torch, _, _ = strings.Cut(info.Version, "+")
-	meta.Reference = nil
 	extra := maps.Clone(m.extra)
-	if !m.device.IsCUDA() { // a reference is the CPU's
-		var arrays *npy.Zip
-		if meta.Reference, arrays, err = m.makeReference(ctx, r); err != nil {
-			return err
-		}
-		if extra[vit.ReferenceFile], err = packed(arrays); err != nil {
-			return err
-		}
+	module, model, err := m.cpuCopy(r)
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	var arrays *npy.Zip
+	if meta.Reference, arrays, err = m.makeReference(ctx, model); err != nil {
+		return err
+	}
+	if extra[vit.ReferenceFile], err = packed(arrays); err != nil {
+		return err
 	}
 	if err := meta.Validate(); err != nil {
 		return err
@@ -63,7 +65,7 @@ func (m *Model) save(ctx context.Context, path string, training *vit.Training) e
 		return err
 	}
 	extra[vit.MetadataFile] = string(text)
-	data, err := r.module.Bytes(extra)
+	data, err := module.Bytes(extra)
 	if err != nil {
 		return err
 	}
@@ -144,8 +146,9 @@ func (m *Model) calls(inputs *npy.Zip) ([]vit.ReferenceCall, error) {
 	return []vit.ReferenceCall{call}, nil
 }
 
-// makeReference computes the reference of a replica, as its file will be loaded.
-func (m *Model) makeReference(ctx context.Context, r *replica) (*vit.Reference, *npy.Zip, error) {
+// cpuCopy is a replica as its file will be loaded, and the model that owns it: files of a CUDA device's tensors
+// would want such a device.
+func (m *Model) cpuCopy(r *replica) (*jit.Module, *vit.Model, error) {
 	file, err := r.module.Bytes(nil)
 	if err != nil {
 		return nil, nil, err
@@ -160,7 +163,11 @@ func (m *Model) makeReference(ctx context.Context, r *replica) (*vit.Reference, 
 		module.Close()
 		return nil, nil, err
 	}
-	defer model.Close()
+	return module, model, nil
+}
+
+// makeReference computes the reference of a model.
+func (m *Model) makeReference(ctx context.Context, model *vit.Model) (*vit.Reference, *npy.Zip, error) {
 	inputs := &npy.Zip{}
 	calls, err := m.calls(inputs)
 	if err != nil {

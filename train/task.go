@@ -12,6 +12,7 @@ import (
 	"github.com/torchvit/torchvit/loader"
 	"github.com/torchvit/torchvit/torch"
 	"github.com/torchvit/torchvit/torch/loss"
+	"github.com/torchvit/torchvit/transforms"
 	"github.com/torchvit/torchvit/vit"
 )
 
@@ -373,4 +374,6 @@ func (g grid) Loss(ctx context.Context, m *Model, b *loader.Batch) (*Loss, error
 type features interface {
 	// of gives the arguments of the head's forward for pixels.
 	of(ctx context.Context, scope *torch.Scope, pixels *torch.Tensor) ([]any, error)
+	// spec is how photos become pixels.
+	spec() transforms.Spec
 }

@@ -150,6 +150,10 @@ void complete_torchvision() {
   done = true;
   for (const Rule& r : rules())
     implement(c10::DispatchKey::Autograd, r.name, torch::CppFunction::makeFromBoxedFunction<&record>());
+  // Second derivatives are an error there too.
+  for (const Rule& r : rules())
+    implement(c10::DispatchKey::Autograd, (std::string("_") + r.name + "_backward").c_str(),
+              torch::autograd::autogradNotImplementedFallback());
   // As there: on the CPU, autocast casts for these two alone.
   for (const char* name : {"nms", "roi_align"})
     implement(c10::DispatchKey::AutocastCPU, name, torch::CppFunction::makeFromBoxedFunction<&cast>());

@@ -97,7 +97,7 @@ func newTrainCommand(a *app) *cobra.Command {
 	flags.IntVar(&o.Workers, "workers", 0, "goroutines that prepare images (default: one for each processor)")
 	flags.IntVar(&f.cache, "cache", 0, "`MB` of decoded images to keep between epochs")
 	flags.IntVar(&f.limit, "limit", 0, "most `images` to train on, the first ones (default: all)")
-	flags.BoolVar(&o.SkipErrors, "skip-errors", false, "leave out images that cannot be read; the first ends the run else")
+	flags.BoolVar(&o.SkipErrors, "skip-errors", false, "leave out images of --data that cannot be read; the first ends the run else")
 	flags.IntVar(&o.EvalLimit, "val-limit", 0, "most `images` to measure on, the first ones (default: all)")
 	flags.IntVar(&o.EvalEvery, "eval-every", 1, "`epochs` between measurements, and without --val between writings of --out")
 	flags.IntVar(&o.EarlyStop, "early-stop", 0, "`measurements` without a better one after which training ends (default: never)")
@@ -366,6 +366,7 @@ func (d *trainDisplay) event(e train.Event) {
 			text += fmt.Sprintf(", going on after step %d", e.Step)
 		}
 		d.line("%s; %s parameters are learned", text, grouped(e.Learned))
+		d.epoch = time.Now()
 		d.open(e)
 	case train.EventStep:
 		// A mean of the last steps: single ones jump.
@@ -384,6 +385,7 @@ func (d *trainDisplay) event(e train.Event) {
 		}
 		if e.Epoch == 0 {
 			d.line("before: %s", metricsText(e.Metrics))
+			d.epoch = time.Now()
 			return
 		}
 		text := fmt.Sprintf("epoch %d/%d: loss %.4f", e.Epoch, e.Epochs, e.Loss)

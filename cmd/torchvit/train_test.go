@@ -97,7 +97,7 @@ func TestTrainHead(t *testing.T) {
 	ok(t, "segment", out, filepath.Join(testmain.Root(t), "testdata", "images", "coffee.jpg"), "--out", pictures)
 
 	// A head in a file of its own, with the ViT's.
-	ok(t, "train", trainable(t, "vit"), "--head", trainable(t, "head"), "--init-head=classes", "--data", data, "--train-size", "32", "--limit", "4", "--epochs", "1", "--out", out,
+	ok(t, "train", trainable(t, "vit"), "--head", trainable(t, "head"), "--init-head=classes", "--data", data, "--limit", "4", "--epochs", "1", "--out", out,
 		"--run-dir", filepath.Join(t.TempDir(), "run"))
 	ok(t, "segment", trainable(t, "vit"), "--head", out, filepath.Join(testmain.Root(t), "testdata", "images", "coffee.jpg"), "--out", pictures)
 }

@@ -209,13 +209,14 @@ def pretrain(
         loss=loss,
         check=check,
         every=500,
+        seed=seed,
     )
 
 
 def classification_figures(vit: VisionTransformer, seed: int, pasted: int = 2000) -> dict[str, Any]:
     """Top-1 on all images of Fashion-MNIST's test split as they are, brought to SIDE, and of
     the first ones on held-out photos and textures, each garment at 0.5 to 1 of the image."""
-    test, rng = garment_bank(False), np.random.default_rng(seed + 2)
+    test, rng = garment_bank(False), seeds(seed, 2)
     bank = background_banks(g.TEST_PHOTOS, seed + 1)[SIDE]
     count, plain, photos = len(test.labels), 0, 0
     classes = np.zeros(len(g.CLASSES))

@@ -51,7 +51,11 @@ def evaluate(seed: int) -> None:
     for run in ["pretrain", *(n + s for n in TASKS for s in ("", "_scratch"))]:
         log = read_log(run)
         if log and (runs.WORK / f"{run}.pth").is_file():
-            last = {"steps": log[-1]["step"], "seconds": log[-1]["seconds"], "seed": seed}
+            last = {
+                "steps": log[-1]["step"],
+                "seconds": log[-1]["seconds"],
+                "seed": runs.seed_of(run),
+            }
             figures["training"][run] = last
     text = json.dumps(rounded(figures), indent=1) + "\n"
     write_whole(FIGURES, lambda path: path.write_text(text))

@@ -20,6 +20,9 @@ from models.vision_transformer import Attention, VisionTransformer, resample_pos
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "testdata" / "generated" / "training"
 
+#: When the program began.
+BEGIN = time.monotonic()
+
 #: The shortest edge of the images that the models see in the end.
 SIDE = 128
 VIT: dict[str, Any] = {
@@ -48,6 +51,7 @@ class Run:
     loss: Callable[[int], dict[str, Tensor]]  # step -> the losses, which are added
     check: Callable[[int], dict[str, float]]  # step -> held-out figures
     every: int  # steps between two checks
+    seed: int
     clip: float = 1.0
 
 
@@ -72,12 +76,20 @@ def read_log(name: str) -> list[dict[str, Any]]:
     return lines
 
 
-def finished(name: str, again: bool) -> bool:
+def finished(name: str, again: bool, seed: int) -> bool:
     """Whether a run has been finished before, which is said."""
     done = (WORK / f"{name}.pth").is_file() and not again
     if done:
+        was = seed_of(name)
+        if was != seed:
+            raise SystemExit(f"{name}: got seed {seed}, and it was trained with {was}: --again?")
         print(f"{name}: done before")
     return done
+
+
+def seed_of(name: str) -> int:
+    """The seed of a finished run."""
+    return int(read_log(name)[-1].get("seed", 0))
 
 
 def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> None:
@@ -104,6 +116,10 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
         for optimizer, kept in zip(optimizers, state["optimizers"]):
             optimizer.load_state_dict(kept)
         first, before = state["step"], state["seconds"]
+        if state.get("seed", 0) != run.seed:
+            raise SystemExit(
+                f"{run.name}: got seed {run.seed}, the stopped run has another: --again?"
+            )
         print(f"{run.name}: goes on at step {first}", flush=True)
     log = [line for line in read_log(run.name) if line["step"] <= first]
     text = "".join(json.dumps(line) + "\n" for line in log)
@@ -134,6 +150,8 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
                 line: dict[str, Any] = {"step": count, "seconds": round(seconds, 1)}
                 line["rate"] = round(float(rate), 7)
                 line |= {name: round(value, 4) for name, value in mean.items()}
+                if last:
+                    line["seed"] = run.seed
                 if count % run.every == 0 or last:
                     with eval_mode(run.model):
                         line |= {k: round(v, 4) for k, v in run.check(count).items()}
@@ -142,11 +160,12 @@ def train(run: Run, minutes: float, again: bool = False, stop_at: int = 0) -> No
                 if count % 100 == 0 or count % run.every == 0 or last:
                     words = [f"{k} {v}" for k, v in line.items() if k != "step"]
                     print(f"{run.name} {count}/{run.steps} {' '.join(words)}", flush=True)
-            halt = now - start > minutes * 60 or count == stop_at
+            halt = now - BEGIN > minutes * 60 or count == stop_at
             if now - saved > 60 or last or halt:
                 state = {
                     "step": count,
                     "seconds": seconds,
+                    "seed": run.seed,
                     "model": run.model.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 }

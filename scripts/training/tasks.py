@@ -303,6 +303,7 @@ def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: 
         loss=loss,
         check=check,
         every=max(steps // 10, 1),
+        seed=seed,
     )
 
 

@@ -57,6 +57,9 @@ func progress(step, total int) float64 {
 // power is base to the power of n, rounded once, as C's pow and so Python's ** give it; math.Pow rounds more
 // often.
 func power(base float64, n int) float64 {
+	if math.IsNaN(base) || math.IsInf(base, 0) {
+		return math.Pow(base, float64(n))
+	}
 	exact := func(v float64) *big.Float { return new(big.Float).SetPrec(1024).SetFloat64(v) }
 	product, factor := exact(1), exact(base)
 	for ; n > 0; n /= 2 {
