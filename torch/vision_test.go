@@ -126,3 +126,25 @@ func TestGradientsAreSummedInTheOrderOfTheCalls(t *testing.T) {
 		assert.Equal(t, []float32{want}, gradOf(t, x))
 	}
 }
+
+// TestVisionOperatorsHaveNoSecondDerivative: as in Python they are an error, and not left out in silence.
+func TestVisionOperatorsHaveNoSecondDerivative(t *testing.T) {
+	pixels := make([]float32, 64)
+	for i := range pixels {
+		pixels[i] = float32(i)
+	}
+	x, w := tensor(t, pixels, 1, 1, 8, 8), tensor(t, []float32{1, 2, 3, 4}, 1, 1, 2, 2)
+	require.NoError(t, x.SetRequiresGrad(true))
+	require.NoError(t, w.SetRequiresGrad(true))
+	pooled := record(t, "torchvision::roi_align", x, tensor(t, []float32{0, 1, 1, 6, 6}, 1, 5), 1.0, 2, 2, 2, false)
+	out := record(t, "aten::sum", record(t, "aten::mul.Tensor", pooled, w))
+	first, err := torch.Gradients(t.Context(), []*torch.Tensor{out}, []*torch.Tensor{x}, torch.GradientsOptions{CreateGraph: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { torch.CloseAll(first) })
+	sum := must(first[0].Sum())
+	t.Cleanup(func() { sum.Close() })
+	total := record(t, "aten::sum", first[0])
+	assert.InDelta(t, 10, must(torch.CopyData[float32](sum))[0], 1e-5, "all of w comes back")
+	_, err = torch.Gradients(t.Context(), []*torch.Tensor{total}, []*torch.Tensor{w}, torch.GradientsOptions{})
+	require.ErrorContains(t, err, "derivative for torchvision::_roi_align_backward is not implemented")
+}

@@ -323,7 +323,7 @@ func TestWeightsThatDiverged(t *testing.T) {
 	}
 	saved, err := torch.LoadNpz(filepath.Join(runDir(o.Out), train.CheckpointFile))
 	require.NoError(t, err)
-	require.Contains(t, saved, "head.weight")
+	require.Contains(t, saved, "parameters/head.weight")
 	for name, x := range saved {
 		if x.DType() == torch.Float32 {
 			w, err := torch.CopyData[float32](x)
