@@ -20,10 +20,13 @@ Each of the fine-tuning stages but head trains twice with the same steps, batche
 from the pretrained ViT and from scratch (--from-scratch: only the latter; --pretrained: only
 the former). A stage that was stopped goes on from its last checkpoint, to the same weights
 as without the stop; a finished one is not repeated unless --again is given. Checkpoints and
-logs stay in testdata/generated/training.
+logs stay in testdata/generated/training; evaluate puts the logs of finished runs beside the
+models, and leaves figures and logs of runs that are not there as they were. Where there was no
+pretraining, fine-tuning starts from testdata/models/garments_vit.pt.
 
 The data: Debian's package dataset-fashion-mnist, and the scenes that make_scenes.py writes.
-Layers compute in bfloat16 (autocast), weights, losses and boxes are float32.
+Layers compute in bfloat16 (autocast) where the processor has it, otherwise in float32;
+weights, losses and boxes are float32.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from training.runs import (
     SIDE,
     VIT,
     Run,
-    bfloat16,
+    layer_precision,
     new_vit,
     normalised,
     parameter_groups,
@@ -147,7 +147,7 @@ def plain_images(data: g.Garments, picks: slice, size: int) -> Tensor:
 def top1(vit: VisionTransformer, images: Tensor, labels: Tensor) -> float:
     """Share of images whose class is right."""
     right = 0
-    with bfloat16():
+    with layer_precision():
         for some, truth in zip(images.split(128), labels.split(128)):
             right += int((vit(normalised(some)).argmax(1) == truth).sum())
     return right / len(labels)
@@ -174,7 +174,7 @@ def pretrain(
         plain = rng.random(phase.batch) < 0.5
         images, alpha = single_garments(data, picks, backgrounds, plain, phase.scale, rng)
         largest = 0 if rng.random() < 0.85 else 20
-        with training_embed(vit, windowed_embed(vit, rng, largest)), bfloat16():
+        with training_embed(vit, windowed_embed(vit, rng, largest)), layer_precision():
             tokens = vit.tokens(normalised(images))
             logits, patches = vit.head(tokens[:, 0]), vit.patch_head(tokens[:, 1:])
         target = data.labels[picks]

@@ -13,11 +13,10 @@ import garments as g
 from models.segmentation_heads import SegmentationHead
 from training import runs
 from training.classification import PRETRAIN_RATE, PRETRAINING, classification_figures
-from training.runs import ROOT, SIDE, VIT, read_log, write_whole
+from training.runs import LOGS, MODELS, ROOT, SIDE, VIT, read_log, write_whole
 from training.scenes import LABELS, attention_figures, load_scenes
 from training.tasks import LAYER_DECAY, TASKS, final_figures, finished_model, pretrained_vit
 
-MODELS = ROOT / "testdata" / "models"
 FIGURES = MODELS / "figures.json"
 TEST_SCENES = ROOT / "testdata" / "scenes"
 DOCS = ROOT / "docs" / "training.md"
@@ -32,13 +31,16 @@ def rounded(value: Any) -> Any:
 
 
 def evaluate(seed: int) -> None:
-    """Writes FIGURES from whatever is trained."""
+    """Writes FIGURES and LOGS of whatever is trained here; those of other runs stay."""
     scenes = load_scenes("val")
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
+    LOGS.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
-        vit = pretrained_vit().eval()
-        figures["attention"] = attention_figures(vit, scenes)
-        figures["classification"] = classification_figures(vit, seed)
+        if (runs.WORK / "pretrain.pth").is_file():
+            vit = pretrained_vit().eval()
+            figures["attention"] = attention_figures(vit, scenes)
+            figures["classification"] = classification_figures(vit, seed)
+            keep_log(figures, "pretrain")
         for name in TASKS:
             for start in ("pretrained", "scratch"):
                 run = name + ("_scratch" if start == "scratch" else "")
@@ -46,20 +48,21 @@ def evaluate(seed: int) -> None:
                     model = finished_model(name, start == "scratch")
                     answer = final_figures(name, model, scenes)
                     figures.setdefault(name, {})[start] = answer
+                    keep_log(figures, run)
                     print(run, json.dumps(rounded(answer)), flush=True)
-    figures["training"] = {}
-    for run in ["pretrain", *(n + s for n in TASKS for s in ("", "_scratch"))]:
-        log = read_log(run)
-        if log and (runs.WORK / f"{run}.pth").is_file():
-            last = {
-                "steps": log[-1]["step"],
-                "seconds": log[-1]["seconds"],
-                "seed": runs.seed_of(run),
-            }
-            figures["training"][run] = last
     text = json.dumps(rounded(figures), indent=1) + "\n"
     write_whole(FIGURES, lambda path: path.write_text(text))
     print(text)
+
+
+def keep_log(figures: dict[str, Any], run: str) -> None:
+    """Puts the log of a finished run beside the models, and what it cost into the figures."""
+    path = runs.WORK / f"{run}.jsonl"
+    write_whole(LOGS / path.name, lambda part: part.write_bytes(path.read_bytes()))
+    last = read_log(run)[-1]
+    facts = {"steps": last["step"], "seconds": last["seconds"]}
+    facts |= {"seed": runs.seed_of(run), "precision": last.get("precision", "bfloat16")}
+    figures.setdefault("training", {})[run] = facts
 
 
 TITLES = {
@@ -72,7 +75,7 @@ TITLES = {
 
 
 def draw_curves() -> None:
-    """Writes PICTURES/*.png from the logs."""
+    """Writes PICTURES/*.png from LOGS."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -94,7 +97,7 @@ def draw_curves() -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
 
-    log = read_log("pretrain")
+    log = read_log("pretrain", shipped=True)
     if log:
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
         panel(left, log, "classes", "cross-entropy", "C0")
@@ -110,14 +113,14 @@ def draw_curves() -> None:
                 axes.axvline(end, color="0.7", linewidth=0.8, linestyle=":")
         save(figure, "pretrain")
     for name, title in TITLES.items():
-        runs = [("from the pretrained ViT", read_log(name), "C0")]
-        runs.append(("from scratch", read_log(f"{name}_scratch"), "C3"))
-        runs = [run for run in runs if run[1]]
-        if not runs:
+        logs = [("from the pretrained ViT", read_log(name, shipped=True), "C0")]
+        logs.append(("from scratch", read_log(f"{name}_scratch", shipped=True), "C3"))
+        logs = [log for log in logs if log[1]]
+        if not logs:
             continue
         metric = TASKS[name].metric
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.7))
-        for label, log, colour in runs:
+        for label, log, colour in logs:
             panel(left, log, "loss", label, colour)
             panel(right, log, metric, label, colour)
         for axes in (left, right):
@@ -168,14 +171,19 @@ def table(figures: dict[str, Any]) -> str:
 
 def training_table(figures: dict[str, Any]) -> str:
     """The table of steps and times."""
-    rows = ["| run | steps | images a step | seconds |", "|---|---|---|---|"]
-    for run, facts in figures["training"].items():
+    rows = ["| run | steps | images a step | seconds | layers in |", "|---|---|---|---|---|"]
+    order = ["pretrain", *(name + start for name in TASKS for start in ("", "_scratch"))]
+    for run in [run for run in order if run in figures["training"]]:
+        facts = figures["training"][run]
         if run == "pretrain":
             sizes = [phase.batch for phase in PRETRAINING]
             batch = f"{min(sizes)} to {max(sizes)}"
         else:
             batch = str(TASKS[run.removesuffix("_scratch")].batch)
-        rows.append(f"| {run} | {facts['steps']} | {batch} | {facts['seconds']:.0f} |")
+        rows.append(
+            f"| {run} | {facts['steps']} | {batch} | {facts['seconds']:.0f} "
+            f"| {facts.get('precision', 'bfloat16')} |"
+        )
     return "\n".join(rows)
 
 
@@ -205,7 +213,8 @@ def training_facts(name: str) -> dict[str, Any]:
         if task.frozen:
             facts |= {"freeze": "vit"}
     facts |= {"steps": read_log(name)[-1]["step"], "optimizer": "muon and adamw", "lr": rate}
-    facts |= {"weight_decay": 0.05, "schedule": "cosine", "precision": "bfloat16"}
+    facts |= {"weight_decay": 0.05, "schedule": "cosine"}
+    facts["precision"] = read_log(name)[-1].get("precision", "bfloat16")
     figures = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     if name == "pretrain":
         value = figures.get("classification", {}).get(metric)
@@ -235,18 +244,19 @@ def export_models() -> None:
         multiple_of=VIT["patch_size"],
     )
     MODELS.mkdir(exist_ok=True)
-    files.write_vit(
-        pretrained_vit().eval(),
-        MODELS / "garments_vit.pt",
-        "vision_transformer",
-        "classification",
-        size,
-        True,
-        spec,
-        g.CLASSES,
-        single,
-        training=training_facts("pretrain"),
-    )
+    if (runs.WORK / "pretrain.pth").is_file():
+        files.write_vit(
+            pretrained_vit().eval(),
+            MODELS / "garments_vit.pt",
+            "vision_transformer",
+            "classification",
+            size,
+            True,
+            spec,
+            g.CLASSES,
+            single,
+            training=training_facts("pretrain"),
+        )
     for name in TASKS:
         if not (runs.WORK / f"{name}.pth").is_file():
             continue

@@ -27,7 +27,7 @@ from training.runs import (
     SIDE,
     VIT,
     Run,
-    bfloat16,
+    layer_precision,
     new_vit,
     normalised,
     parameter_groups,
@@ -85,7 +85,7 @@ def segmentation_loss(
 ) -> dict[str, Tensor]:
     """Cross-entropy of the pixels, and half of 1 - Dice of the classes over the batch, from
     every second pixel of every second row."""
-    with bfloat16():
+    with layer_precision():
         logits = model(normalised(images))
     logits = logits.float()
     some, truth = logits[:, :, ::2, ::2], masks[:, ::2, ::2]
@@ -134,7 +134,7 @@ def faster_rcnn_loss(
     targets = [{"boxes": b, "labels": v} for b, v in zip(boxes, labels)]
     # The detector's own resizing is for images of any size; these have theirs.
     model.transform.min_size = (images.shape[2],)
-    with bfloat16():
+    with layer_precision():
         losses = model(list(images), targets)
     model.transform.min_size = (SIDE,)
     return {name.removeprefix("loss_"): value.float() for name, value in losses.items()}
@@ -171,7 +171,7 @@ def yolo_losses(
     model: nn.Module, images: Tensor, masks: Tensor, boxes: list[Tensor], labels: list[Tensor]
 ) -> dict[str, Tensor]:
     """The three parts of the grid's loss, weighted."""
-    with bfloat16():
+    with layer_precision():
         levels = model(normalised(images))
     total, parts = yolo_loss(
         levels, boxes, [v - 1 for v in labels], YOLO_ANCHORS, *images.shape[2:], **YOLO_WEIGHTS
@@ -220,19 +220,19 @@ def yolo_check(model: nn.Module, scenes: Scenes, count: int) -> dict[str, Any]:
 
 TASKS = {
     "segmentation": Task(
-        make_segmentation("linear"), segmentation_loss, segmentation_check, small=2400, large=800
+        make_segmentation("linear"), segmentation_loss, segmentation_check, small=1200, large=500
     ),
     "faster_rcnn": Task(
-        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, small=1600, large=800, metric="ap50"
+        make_faster_rcnn, faster_rcnn_loss, faster_rcnn_check, small=1000, large=500, metric="ap50"
     ),
     "deconvolution": Task(
         make_segmentation("transposed"),
         segmentation_loss,
         segmentation_check,
-        small=700,
-        large=300,
+        small=600,
+        large=250,
     ),
-    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=700, large=300, metric="ap50"),
+    "yolo": Task(make_yolo, yolo_losses, yolo_check, small=600, large=250, metric="ap50"),
     "head": Task(
         make_segmentation("linear"),
         segmentation_loss,
@@ -246,12 +246,17 @@ TASKS = {
 
 
 def pretrained_vit() -> VisionTransformer:
-    """The pretrained ViT with its classifier, without what only pretraining had."""
-    path = runs.WORK / "pretrain.pth"
-    if not path.is_file():
-        raise SystemExit("no pretrained ViT yet: --stage pretrain")
+    """The pretrained ViT with its classifier, without what only pretraining had: the one
+    trained here, otherwise the shipped one."""
+    path, shipped = runs.WORK / "pretrain.pth", runs.MODELS / "garments_vit.pt"
     vit = VisionTransformer(num_classes=len(g.CLASSES), **VIT)
-    state = torch.load(path, weights_only=True)
+    if path.is_file():
+        state = torch.load(path, weights_only=True)
+    elif shipped.is_file():
+        print(f"no pretraining of its own: the ViT is {shipped.relative_to(runs.ROOT)}")
+        state = torch.jit.load(shipped).state_dict()
+    else:
+        raise SystemExit("no pretrained ViT yet: --stage pretrain")
     vit.load_state_dict({k: v for k, v in state.items() if not k.startswith("patch_head.")})
     return vit
 
