@@ -83,7 +83,7 @@ func newTrainCommand(a *app) *cobra.Command {
 	flags.IntVar(&o.Warmup, "warmup", 0, "`steps` in which the rate rises")
 	flags.Float64Var(&o.LayerDecay, "layer-decay", 1, "`factor` of the rate from each block of the ViT to the one before it, as 0.75")
 	flags.Float64Var(&o.ClipGradNorm, "clip-grad-norm", 0, "largest `norm` of all gradients together (default: any)")
-	flags.StringVar(&f.precision, "precision", "float32", "float32, or bfloat16: the forward in autocast, weights in float32")
+	flags.StringVar(&f.precision, "precision", "float32", "float32, or bfloat16: the forward in autocast, weights in float32 (slow without AVX512_BF16)")
 	flags.Float64Var(&o.LabelSmoothing, "label-smoothing", 0, "`share` of a target that is spread over all classes")
 	flags.Float64Var(&o.Dice, "dice", 0, "`weight` of the Dice loss that is added in segmentation")
 	flags.StringVar(&f.freeze, "freeze", "none", "what stays as it is: none, vit, or blocks:N, the first N blocks and what stands before them")

@@ -14,7 +14,7 @@ from models.segmentation_heads import SegmentationHead
 from training import runs
 from training.classification import PRETRAIN_RATE, PRETRAINING, classification_figures
 from training.runs import LOGS, MODELS, ROOT, SIDE, VIT, read_log, write_whole
-from training.scenes import LABELS, attention_figures, load_scenes
+from training.scenes import LABELS, attention_figures, load_scenes, segmentation_figures
 from training.tasks import LAYER_DECAY, TASKS, final_figures, finished_model, pretrained_vit
 
 FIGURES = MODELS / "figures.json"
@@ -47,6 +47,10 @@ def evaluate(seed: int) -> None:
                 if (runs.WORK / f"{run}.pth").is_file():
                     model = finished_model(name, start == "scratch")
                     answer = final_figures(name, model, scenes)
+                    if name == "segmentation":
+                        seen = load_scenes("train", 300)
+                        on_seen = segmentation_figures(model, seen.images, seen.masks)
+                        answer["miou_seen"] = on_seen["miou"]
                     figures.setdefault(name, {})[start] = answer
                     keep_log(figures, run)
                     print(run, json.dumps(rounded(answer)), flush=True)
@@ -148,6 +152,7 @@ def table(figures: dict[str, Any]) -> str:
     )
     names = {
         "miou": "mIoU, 11 classes",
+        "miou_seen": "mIoU, 300 of the training's scenes",
         "pixel_accuracy": "pixel accuracy",
         "garment_against_background_iou": "IoU, garment against background",
         "ap50": "AP50, 10 classes",
