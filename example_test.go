@@ -16,7 +16,7 @@ func Example() {
 	}
 	defer model.Close()
 
-	answers, err := model.Classify(context.Background(), 3, "testdata/scenes/single_1.jpg")
+	answers, err := model.Classify(context.Background(), 3, "testdata/scenes/single_2.jpg")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -25,7 +25,7 @@ func Example() {
 		fmt.Printf("%s %.4f\n", class.Label, class.Score)
 	}
 	// Output:
-	// Sneaker 0.5225
-	// Sandal 0.3530
-	// Ankle boot 0.0845
+	// Pullover 0.7243
+	// Shirt 0.0832
+	// T-shirt/top 0.0696
 }

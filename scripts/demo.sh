@@ -72,7 +72,7 @@ begin=("$models/garments_segmentation.pt" --weights "$models/garments_vit.pt" --
 # One image, at a rate of next to nothing: how it begins.
 quiet train "${begin[@]}" --limit 1 --epochs 1 --lr 1e-30 --out "$out/train/begin.pt" >/dev/null
 quiet segment "$out/train/begin.pt" "${scenes[@]}" --palette distinct --out "$out/train/before" >/dev/null
-train=(train "${begin[@]}" --val testdata/scenes/instances.json --epochs 8 --lr 1e-3 --layer-decay 0.8 --warmup 10
+train=(train "${begin[@]}" --val testdata/scenes/instances.json --epochs 6 --lr 1e-3 --layer-decay 0.8 --warmup 10
 	--clip-grad-norm 1 --dice 0.5 --augment "flip,color=0.2" --eval-every 2 --out "$out/train/tuned.pt")
 echo
 {

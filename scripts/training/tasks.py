@@ -307,7 +307,7 @@ def fine_tune(name: str, scratch: bool, seed: int, train_set: Scenes, held_out: 
         progress=lambda step: cost(step) / cost(steps),
         loss=loss,
         check=check,
-        every=max(steps // 10, 1),
+        every=max(steps // 200 * 20, 20),  # a line of the log is of 20 steps
         seed=seed,
     )
 
