@@ -59,8 +59,9 @@ class Run:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes beside the file and renames, so that a killed run leaves the old one."""
-    part = path.with_name(path.name + ".part")
+    """Writes beside the file and renames, so that a killed run leaves the old one. Two runs that
+    read the scenes for the first time write the same file at once."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     write(part)
     with open(part, "rb") as stream:
         os.fsync(stream.fileno())
