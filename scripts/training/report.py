@@ -238,7 +238,7 @@ def export_models() -> None:
     single = files.photo_bytes(256, sorted(TEST_SCENES.glob("single_*.jpg"))[0])
     # The squarest scene keeps the references small.
     pictures = {path: Image.open(path).size for path in sorted(TEST_SCENES.glob("scene_*.jpg"))}
-    scene = files.photo_bytes(144, min(pictures, key=lambda p: max(pictures[p]) / min(pictures[p])))
+    scene = files.photo_bytes(112, min(pictures, key=lambda p: max(pictures[p]) / min(pictures[p])))
     spec = files.preprocess_spec(
         size,
         mean,
