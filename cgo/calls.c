@@ -71,6 +71,7 @@ static tv_status* (*p_tv_module_get_attribute)(tv_module* m, const char* name, i
 static tv_status* (*p_tv_module_set_attribute)(tv_module* m, const char* name, int64_t name_len, const tv_node* nodes, int32_t nodes_len, const char* text, int64_t text_len);
 static tv_status* (*p_tv_module_train)(tv_module* m, int32_t on);
 static tv_status* (*p_tv_module_to)(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode);
+static tv_status* (*p_tv_module_rewrite)(tv_module* m, int32_t bfloat16, tv_mode mode, tv_values** out);
 static tv_status* (*p_tv_module_clone)(tv_module* m, tv_module** out);
 static tv_status* (*p_tv_module_save)(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len, tv_buffer** out);
 static tv_status* (*p_tv_image_resize)(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, uint8_t* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel);
@@ -136,6 +137,7 @@ const char* tvgo_resolve(void* library) {
   *(void**)&p_tv_module_set_attribute = find(library, "tv_module_set_attribute", &missing);
   *(void**)&p_tv_module_train = find(library, "tv_module_train", &missing);
   *(void**)&p_tv_module_to = find(library, "tv_module_to", &missing);
+  *(void**)&p_tv_module_rewrite = find(library, "tv_module_rewrite", &missing);
   *(void**)&p_tv_module_clone = find(library, "tv_module_clone", &missing);
   *(void**)&p_tv_module_save = find(library, "tv_module_save", &missing);
   *(void**)&p_tv_image_resize = find(library, "tv_image_resize", &missing);
@@ -201,6 +203,7 @@ tv_status* tv_module_get_attribute(tv_module* m, const char* name, int64_t name_
 tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_t name_len, const tv_node* nodes, int32_t nodes_len, const char* text, int64_t text_len) { return p_tv_module_set_attribute(m, name, name_len, nodes, nodes_len, text, text_len); }
 tv_status* tv_module_train(tv_module* m, int32_t on) { return p_tv_module_train(m, on); }
 tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode) { return p_tv_module_to(m, dtype, device_type, device_index, mode); }
+tv_status* tv_module_rewrite(tv_module* m, int32_t bfloat16, tv_mode mode, tv_values** out) { return p_tv_module_rewrite(m, bfloat16, mode, out); }
 tv_status* tv_module_clone(tv_module* m, tv_module** out) { return p_tv_module_clone(m, out); }
 tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len, tv_buffer** out) { return p_tv_module_save(m, extra, extra_len, text, text_len, out); }
 tv_status* tv_image_resize(const uint8_t* src, const tv_image_layout* layout, const tv_image_plan* plan, uint8_t* dst, int64_t stride_row, int64_t stride_pixel, int64_t stride_channel) { return p_tv_image_resize(src, layout, plan, dst, stride_row, stride_pixel, stride_channel); }

@@ -33,6 +33,8 @@ package cgo
 #cgo nocallback tv_module_train
 #cgo noescape tv_module_to
 #cgo nocallback tv_module_to
+#cgo noescape tv_module_rewrite
+#cgo nocallback tv_module_rewrite
 #cgo noescape tv_module_clone
 #cgo nocallback tv_module_clone
 #cgo noescape tv_module_save
@@ -173,6 +175,17 @@ func ModuleTrain(m Module, on bool) error { return check(C.tv_module_train(m.c()
 // ModuleTo wraps tv_module_to; dtype 0 and deviceType -1 leave them as they are.
 func ModuleTo(m Module, dtype, deviceType, deviceIndex int32, mode Mode) error {
 	return check(C.tv_module_to(m.c(), C.int32_t(dtype), C.int32_t(deviceType), C.int32_t(deviceIndex), mode.c()))
+}
+
+// ModuleRewrite wraps tv_module_rewrite.
+func ModuleRewrite(m Module, bfloat16 bool, mode Mode) (Values, error) {
+	var v *C.tv_values
+	var b C.int32_t
+	if bfloat16 {
+		b = 1
+	}
+	st := C.tv_module_rewrite(m.c(), b, mode.c(), &v)
+	return newValues(v, st)
 }
 
 // ModuleClone wraps tv_module_clone.

@@ -145,6 +145,9 @@ func ModuleTrain(m Module, on bool) (r0 error) { return errNoCgo }
 // ModuleTo needs cgo.
 func ModuleTo(m Module, dtype, deviceType, deviceIndex int32, mode Mode) (r0 error) { return errNoCgo }
 
+// ModuleRewrite needs cgo.
+func ModuleRewrite(m Module, bfloat16 bool, mode Mode) (r0 Values, r1 error) { return r0, errNoCgo }
+
 // ModuleClone needs cgo.
 func ModuleClone(m Module) (r0 Module, r1 error) { return r0, errNoCgo }
 

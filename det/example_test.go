@@ -32,8 +32,9 @@ func ExampleDetector_Detect() {
 		fmt.Printf("%s %.2f, %.0f x %.0f pixels\n", d.Label, d.Score, d.Box.Width(), d.Box.Height())
 	}
 	// Output:
-	// Trouser 0.58, 56 x 116 pixels
-	// Ankle boot 0.38, 186 x 122 pixels
+	// Trouser 0.98, 54 x 116 pixels
+	// Bag 0.68, 98 x 122 pixels
+	// Ankle boot 0.51, 197 x 113 pixels
 }
 
 // Soft-NMS leaves the box that overlaps, with a lower score.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import modelfile
@@ -479,6 +480,101 @@ class Suppress(nn.Module):
         return torch.ops.torchvision.nms(boxes, scores, threshold)
 
 
+class Linears(nn.Module):
+    """What a rewrite for speed must tell apart: what follows a linear layer, and what may not be
+    fused into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
+        self.both_halves = nn.Parameter(torch.randn(16, 8) / 3)
+        self.gamma = nn.Parameter(torch.randn(8))
+        self.patch = nn.Conv2d(3, 8, (2, 3), (2, 3))
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A block: (B, 3, H, W) -> (B, N, 8)."""
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        q = self.a(x)
+        mixed = ((q * 0.5) @ q.transpose(-2, -1)).softmax(dim=-1) @ q
+        x = x + self.gamma * self.drop(self.b(mixed))
+        return self.a(F.gelu(self.b(x))) + x
+
+    @torch.jit.export
+    def activations(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        y = self.a(x)
+        return (
+            F.gelu(self.a(x), approximate="tanh"),
+            F.silu(self.b(x)),
+            F.relu(y, inplace=True),
+            F.sigmoid(self.b(2 * x)),
+        )
+
+    @torch.jit.export
+    def both(self, x: Tensor) -> Tensor:
+        """Two layers of which one is the other's residual, and both could be."""
+        return self.a(x) + self.b(x)
+
+    @torch.jit.export
+    def broadcast(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Sums that are larger than the layer's output, or whose other side is smaller."""
+        return x + self.a(x[:, :1]), self.b(x) + x.mean(1, keepdim=True), self.a(x) + self.gamma
+
+    @torch.jit.export
+    def promoted(self, x: Tensor) -> Tensor:
+        return self.a(x) + x.double()
+
+    @torch.jit.export
+    def kept(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """A layer's output that is used twice."""
+        y = self.a(x)
+        return F.gelu(y), y
+
+    @torch.jit.export
+    def written(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Its input is written before the activation, its output after."""
+        z = x.clone()
+        y = self.a(z)
+        z.add_(1.0)
+        first = F.gelu(y)
+        w = self.b(x)
+        w.mul_(2.0)
+        return first, w + z
+
+    @torch.jit.export
+    def scaled(self, x: Tensor) -> Tensor:
+        return self.a(x).mul_(self.gamma) + 2 * x
+
+    @torch.jit.export
+    def halves(self, x: Tensor) -> Tensor:
+        """Views of one weight, which begin where the whole begins."""
+        first, second = self.both_halves.chunk(2)
+        whole = F.linear(x, self.both_halves)
+        return torch.cat([F.linear(x, first), F.linear(x, second), whole], dim=-1)
+
+    @torch.jit.export
+    def weights(self, q: Tensor) -> Tuple[Tensor, Tensor]:
+        """Attention whose weights are wanted."""
+        p = (q @ q.transpose(-2, -1) / 3.0).softmax(-1)
+        return p @ q, p
+
+    @torch.jit.export
+    def attention(self, q: Tensor) -> Tuple[Tensor, Tensor]:
+        """Attention by a quotient; and a softmax over another dimension, which it is not."""
+        k = q.transpose(-2, -1)
+        return (q @ k / 3.0).softmax(-1) @ q, (k @ q).softmax(-2) @ k
+
+    @torch.jit.export
+    def vector(self, x: Tensor) -> Tensor:
+        return self.a(x[0, 0])
+
+    @torch.jit.export
+    def given(self, x: Tensor, weight: Tensor) -> Tensor:
+        """A weight that is no constant."""
+        return F.gelu(F.linear(x, weight))
+
+
 EXTRA = {"labels.json": '["cat","dog"]', "note.txt": "Grüße\n", "blob.bin": bytes(range(256))}
 
 MODULES: Dict[str, Callable[[], nn.Module]] = {
@@ -504,6 +600,7 @@ MODULES: Dict[str, Callable[[], nn.Module]] = {
     "memory": Memory,
     "slow": Slow,
     "nms": Suppress,
+    "linears": Linears,
     "extra": Identity,
 }
 
@@ -560,6 +657,10 @@ def check(out: Path) -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
     kept = load["nms"](boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5)
     assert kept.tolist() == [1, 2]
+    linears = load["linears"]
+    photos = torch.randn(2, 3, 5, 7)
+    assert linears(photos).shape == (2, 4, 8) and linears(photos).std() > 0.1
+    assert linears.halves(torch.randn(2, 4, 8)).shape == (2, 4, 32)
     extra = dict.fromkeys(EXTRA, "")
     torch.jit.load(str(out / "extra.pt"), _extra_files=extra)
     got = extra["blob.bin"]

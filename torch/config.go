@@ -32,7 +32,8 @@ type Config struct {
 	// LaneThreads gives each lane its own number of threads, in place of the two above.
 	LaneThreads []int
 	// MKLFastPath opens MKL's AVX-512 path on processors that are not Intel's. Faster, and the last bits
-	// differ from Python's.
+	// differ from Python's: modules cannot be loaded with PrecisionExact then. It has no effect on an Intel
+	// processor, and none on the bits there.
 	MKLFastPath bool
 	// OMPWaitPolicy is OMP_WAIT_POLICY for libgomp: "passive" or "active". Default: libgomp's own.
 	OMPWaitPolicy string
@@ -159,7 +160,7 @@ func load(config Config) (err error) {
 		}
 	}
 	libraries.Operators = append(libraries.Operators, config.OperatorLibraries...)
-	if config.MKLFastPath {
+	if config.MKLFastPath && !isIntel() {
 		libraries.First = append(libraries.First, found.MKLFast)
 	}
 	if config.OMPWaitPolicy != "" {
@@ -186,6 +187,20 @@ func load(config Config) (err error) {
 	}
 	ready.Store(true)
 	return nil
+}
+
+// isIntel says whether MKL takes the processor for one of its own.
+func isIntel() bool {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	return strings.Contains(string(text), "GenuineIntel")
+}
+
+// ExactPossible says whether modules of this process can give Python's bits: not where MKL's fast path is open.
+func ExactPossible() (bool, error) {
+	if err := ensure(); err != nil {
+		return false, err
+	}
+	return !loaded.config.MKLFastPath || isIntel(), nil
 }
 
 // Info describes the libtorch of this process.

@@ -43,6 +43,8 @@ var (
 	// ErrAutograd: a tensor without a graph, a graph that is gone, or a tensor of inference mode where
 	// gradients are asked for.
 	ErrAutograd = errors.New("no gradient")
+	// ErrPrecision: what a module's or the process's precision does not allow.
+	ErrPrecision = errors.New("wrong precision")
 	// ErrLayout: the tensor's memory cannot be seen as a slice.
 	ErrLayout = errors.New("wrong memory layout")
 )

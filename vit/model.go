@@ -40,6 +40,8 @@ type Options struct {
 	Device torch.Device
 	// DType casts parameters and inputs; InvalidDType leaves the file's float32.
 	DType torch.DType
+	// Precision chooses the kernels: jit.LoadOptions.Precision.
+	Precision torch.Precision
 	// Metadata stands in for what the file says of itself.
 	Metadata *Metadata
 	// Task is the task of a file of which nothing says it; one that says another keeps that.
@@ -80,7 +82,7 @@ func LoadModel(path string, o Options) (*Model, error) {
 		}
 		needs = d.Need(o.Metadata.Task)
 	}
-	module, err := jit.Load(path, jit.LoadOptions{Device: o.Device, DType: o.DType})
+	module, err := jit.Load(path, jit.LoadOptions{Device: o.Device, DType: o.DType, Precision: o.Precision})
 	if err != nil {
 		return nil, err
 	}

@@ -102,14 +102,17 @@ func (r *VerifyReport) Err() error {
 // inputs stored beside their answers, photos included, which go through decoding and preprocess here.
 //
 // It demands equal bits where torch's version, the processor's maker and instruction set, the number of
-// threads, the device and the dtype are the reference's, and the file's tolerance elsewhere; the report
+// threads, the device, the dtype and the precision are the reference's, and the file's tolerance elsewhere; the report
 // says which and why. For equal bits the process must use the reference's number of threads:
 // torch.Config.IntraOpThreads, which ReferenceThreads tells before libtorch is opened.
 //
 // The error is nil where the replay ran, whatever it found: see [VerifyReport.OK] and [VerifyReport.Err].
-// Errors: ErrNoMetadata and ErrNoReference where there is nothing to replay, those of loading, those of
+// Errors: torch.ErrPrecision for PrecisionBFloat16, ErrNoMetadata and ErrNoReference where there is nothing to replay, those of loading, those of
 // a call, such as a method that is missing.
 func Verify(ctx context.Context, path string, o Options) (*VerifyReport, error) {
+	if o.Precision == torch.PrecisionBFloat16 {
+		return nil, fmt.Errorf("verify %s: %w: got bfloat16, want exact or fast: the file's tolerance is float32's; `torchvit eval` measures what bfloat16 costs", path, torch.ErrPrecision)
+	}
 	meta, arrays, err := readReference(path)
 	if err != nil {
 		return nil, err
@@ -128,7 +131,7 @@ func Verify(ctx context.Context, path string, o Options) (*VerifyReport, error) 
 	if o.DType != torch.InvalidDType {
 		ran = o.DType
 	}
-	r.Exact, r.Why = conditions(ref, info, o.Device, dtype, ran)
+	r.Exact, r.Why = conditions(ref, info, o, dtype, ran)
 	if ran != torch.Float32 {
 		o.DType = ran
 	}
@@ -197,7 +200,7 @@ func readReference(path string) (*Metadata, *npy.Zip, error) {
 }
 
 // conditions says whether equal bits can be demanded.
-func conditions(ref *Reference, info torch.Info, device torch.Device, want, ran torch.DType) (exact bool, why string) {
+func conditions(ref *Reference, info torch.Info, o Options, want, ran torch.DType) (exact bool, why string) {
 	var same, differ []string
 	check := func(what, want, got string) {
 		if want == got {
@@ -219,8 +222,9 @@ func conditions(ref *Reference, info torch.Info, device torch.Device, want, ran 
 		}
 	}
 	check("threads", fmt.Sprint(ref.Threads), threads)
-	check("device", "cpu", device.String())
+	check("device", "cpu", o.Device.String())
 	check("dtype", want.String(), ran.String())
+	check("precision", torch.PrecisionExact.String(), o.Precision.String())
 	if len(differ) > 0 {
 		return false, strings.Join(differ, "; ")
 	}

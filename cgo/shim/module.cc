@@ -1,5 +1,6 @@
 // TorchScript modules.
 #include "lane.h"
+#include "precision.h"
 #include "value.h"
 
 #include <algorithm>
@@ -20,8 +21,10 @@ struct tv_module : tv::Counted<tv::kModule> {
   explicit tv_module(torch::jit::Module m) : m(std::move(m)) {
     for (auto& method : this->m.get_methods()) methods.push_back(method);
   }
+  explicit tv_module(const tv_module& other, torch::jit::Module m) : tv_module(std::move(m)) { layers = other.layers; }
   torch::jit::Module m;
   std::vector<torch::jit::Method> methods;
+  std::shared_ptr<tv::Layers> layers;  // of a rewritten module
 };
 
 namespace tv {
@@ -324,8 +327,30 @@ tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_
   });
 }
 
+tv_status* tv_module_rewrite(tv_module* m, int32_t bfloat16, tv_mode mode, tv_values** out) {
+  return tv::run(mode, [&] {
+    // The module is handed over, so that its weights go while they are packed.
+    m->methods.clear();
+    auto done = tv::rewrite(std::exchange(m->m, torch::jit::Module()), bfloat16 != 0);
+    m->m = std::move(done.module);
+    m->layers = std::move(done.layers);
+    for (auto& method : m->m.get_methods()) m->methods.push_back(method);
+    auto v = std::make_unique<tv_values>();
+    tv::add_node(v.get(), TV_TUPLE, 2);
+    tv::add_node(v.get(), TV_LIST, static_cast<int64_t>(done.counts.size()));
+    for (const auto& count : done.counts) {
+      tv::add_node(v.get(), TV_TUPLE, 6);
+      tv::add_string(v.get(), count.method);
+      for (const int64_t n : {count.linear, count.fused, count.attention, count.patch_embed, count.left})
+        tv::add_node(v.get(), TV_INT)->i = n;
+    }
+    tv::add_string(v.get(), done.note);
+    *out = v.release();
+  });
+}
+
 tv_status* tv_module_clone(tv_module* m, tv_module** out) {
-  return tv::light([&] { *out = new tv_module(m->m.deepcopy()); });
+  return tv::light([&] { *out = new tv_module(*m, m->m.deepcopy()); });
 }
 
 tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len,

@@ -270,6 +270,10 @@ TV_API tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_
 TV_API tv_status* tv_module_train(tv_module* m, int32_t on);
 // Moves parameters and buffers in place; dtype 0 and device_type -1 leave them as they are.
 TV_API tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode);
+// Rewrites the module for speed, in place; bfloat16 says in which precision its matrices are multiplied. Results
+// differ in their last bits from then on, and the module can be run and nothing else. *out: a tuple of a list, which
+// has a tuple (method, linear, fused, attention, patch_embed, left) for each method that was rewritten, and a note.
+TV_API tv_status* tv_module_rewrite(tv_module* m, int32_t bfloat16, tv_mode mode, tv_values** out);
 // A copy with its own parameters, buffers and attributes.
 TV_API tv_status* tv_module_clone(tv_module* m, tv_module** out);
 // Serialises the module with extra files (nodes: one dict of strings).

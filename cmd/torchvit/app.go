@@ -28,11 +28,12 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	device   string
-	threads  int
-	lanes    int
-	json     bool
-	libTorch string
+	device    string
+	threads   int
+	lanes     int
+	json      bool
+	libTorch  string
+	precision torch.Precision
 
 	// started says that a command has begun its work, so that errors are no
 	// longer about usage.
@@ -166,7 +167,10 @@ func (a *app) wrap(cmd *cobra.Command) {
 // open opens libtorch as the persistent flags ask, and gives the device that models go to.
 func (a *app) open() (torch.Device, error) {
 	device := torch.CPU
-	config := torch.Config{LibTorch: a.libTorch, Lanes: a.lanes, IntraOpThreads: a.threads}
+	config := torch.Config{
+		LibTorch: a.libTorch, Lanes: a.lanes, IntraOpThreads: a.threads,
+		MKLFastPath: a.precision != torch.PrecisionExact,
+	}
 	if a.device != "" {
 		var err error
 		if device, err = torch.NewDevice(a.device); err != nil {
@@ -191,6 +195,13 @@ func (a *app) open() (torch.Device, error) {
 		return device, fmt.Errorf("--device %s: %w", a.device, err)
 	}
 	return device, nil
+}
+
+// precisionFlag adds --precision to a command that runs a model.
+func (a *app) precisionFlag(cmd *cobra.Command) {
+	cmd.Flags().TextVar(&a.precision, "precision", torch.PrecisionExact,
+		"exact: Python's bits; fast: float32 on the fastest kernels; bfloat16: matrices in bfloat16 (slow without AVX512_BF16)")
+	_ = cmd.RegisterFlagCompletionFunc("precision", cobra.FixedCompletions([]string{"exact", "fast", "bfloat16"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // printJSON writes one indented JSON value.

@@ -73,7 +73,8 @@ func newAttendCommand(a *app) *cobra.Command {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	cmd.MarkFlagsMutuallyExclusive("query", "pixel", "token")
-	o.describing = describeFlags(cmd)
+	o.describing = a.describeFlags(cmd)
+	a.precisionFlag(cmd)
 	return cmd
 }
 

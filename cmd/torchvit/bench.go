@@ -57,6 +57,7 @@ func newBenchCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.method, "method", "forward", "`name` of the method, one that takes a batch of photos")
 	flags.StringVar(&o.dtype, "dtype", "", "cast the module and the input to this `type`: float32, bfloat16, float16, float64")
 	completeDType(cmd)
+	a.precisionFlag(cmd)
 	return cmd
 }
 
@@ -66,8 +67,10 @@ type benchReport struct {
 	Method string  `json:"method"`
 	Shape  []int64 `json:"shape"` // of the input; a detector gets Shape[0] photos in a list
 	DType  string  `json:"dtype"`
-	Torch  string  `json:"torch"`
-	Device string  `json:"device"`
+	// Precision is exact, fast or bfloat16.
+	Precision torch.Precision `json:"precision"`
+	Torch     string          `json:"torch"`
+	Device    string          `json:"device"`
 	// Lanes is the number of intra-op threads of each lane.
 	Lanes      []int   `json:"lanes"`
 	Load       float64 `json:"load"`
@@ -150,10 +153,10 @@ func (a *app) bench(ctx context.Context, path string, o benchOptions) error {
 	}
 	r := &benchReport{
 		Model: path, Method: o.method, Shape: []int64{int64(o.batch), 3, int64(height), int64(width)},
-		Torch: info.Version, Device: device.String(), Lanes: info.LaneThreads, WarmUp: o.warmup,
+		Torch: info.Version, Device: device.String(), Precision: a.precision, Lanes: info.LaneThreads, WarmUp: o.warmup,
 	}
 	start := time.Now()
-	model, err := vit.LoadModel(path, vit.Options{Device: device, DType: dtype, Metadata: meta})
+	model, err := vit.LoadModel(path, vit.Options{Device: device, DType: dtype, Precision: a.precision, Metadata: meta})
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,8 @@ func newClassifyCommand(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&o.out, "out", "", "`folder` for the photos with their classes written on them")
 	cmd.Flags().StringVar(&o.format, "format", "text", "`form` of the answer: text, json (as --json), or hf, for each photo the JSON list of Hugging Face's pipeline")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json", "hf"}, cobra.ShellCompDirectiveNoFileComp))
-	o.describing = describeFlags(cmd)
+	o.describing = a.describeFlags(cmd)
+	a.precisionFlag(cmd)
 	return cmd
 }
 

@@ -19,6 +19,7 @@ import (
 // describing are the flags that describe a model file, for files that do not describe themselves. They win
 // over what a file says.
 type describing struct {
+	app *app
 	cmd *cobra.Command
 
 	task, size, resize, resizeSize, crop, interpolation, backend string
@@ -28,8 +29,8 @@ type describing struct {
 }
 
 // describeFlags adds them to a command; options gives what they say when the command runs.
-func describeFlags(cmd *cobra.Command) *describing {
-	d := &describing{cmd: cmd}
+func (a *app) describeFlags(cmd *cobra.Command) *describing {
+	d := &describing{app: a, cmd: cmd}
 	flags := cmd.Flags()
 	text := func(p *string, name, usage string, completions ...string) {
 		flags.StringVar(p, name, "", usage)
@@ -72,7 +73,7 @@ func describeFlags(cmd *cobra.Command) *describing {
 // vit.TaskAttention, is what the command is for: that of a file of which nothing says it. A file that lacks
 // what its task needs is an error that says which flags give it.
 func (d *describing) options(path, task string, device torch.Device) (vit.Options, error) {
-	o := vit.Options{Device: device}
+	o := vit.Options{Device: device, Precision: d.app.precision}
 	known, err := vit.Describe(path)
 	if err != nil {
 		return o, err

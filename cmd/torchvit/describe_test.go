@@ -86,7 +86,7 @@ func TestDescribingFlags(t *testing.T) {
 	model := tiny(t, "identity.pt")
 	options := func(path, task string, args ...string) (vit.Options, error) {
 		cmd := &cobra.Command{}
-		d := describeFlags(cmd)
+		d := (&app{}).describeFlags(cmd)
 		require.NoError(t, cmd.ParseFlags(args))
 		return d.options(path, task, torch.CPU)
 	}

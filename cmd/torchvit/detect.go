@@ -85,12 +85,13 @@ func newDetectCommand(a *app) *cobra.Command {
 	flags.StringVar(&f.format, "format", "text", "`form` of the answer: "+strings.Join(detectFormats, ", "))
 	flags.StringVar(&f.out, "out", "", "`folder` for the photos with boxes drawn on them, or for the files of --format yolo and voc")
 	paletteFlag(cmd, &f.palette)
-	f.describing = describeFlags(cmd)
+	f.describing = a.describeFlags(cmd)
 	for name, values := range map[string][]string{
 		"nms": {"none", "class", "agnostic"}, "soft-nms": {"linear", "gaussian"}, "format": detectFormats,
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
+	a.precisionFlag(cmd)
 	return cmd
 }
 

@@ -79,8 +79,9 @@ func newEvalCommand(a *app) *cobra.Command {
 	flags.IntVar(&f.max, "max", 0, "most `detections` of an image (default: 300 of a YOLO, else what the file gives; COCO counts 100 of a class)")
 	flags.StringVar(&f.head, "head", "", "model `file` of a segmentation head; MODEL is then a ViT's")
 	flags.StringVar(&f.out, "out", "", "`folder` for the confusion matrix, figures of each class and detections")
-	f.describing = describeFlags(cmd)
+	f.describing = a.describeFlags(cmd)
 	cmd.Flags().Lookup("task").Usage = "`task` of a file that does not say it: classification, segmentation or detection"
+	a.precisionFlag(cmd)
 	return cmd
 }
 

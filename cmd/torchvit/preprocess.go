@@ -41,7 +41,7 @@ func newPreprocessCommand(a *app) *cobra.Command {
 			return a.preprocess(cmd.Context(), args, model, output, describing)
 		},
 	}
-	describing = describeFlags(cmd)
+	describing = a.describeFlags(cmd)
 	cmd.Flags().StringVar(&model, "model", "", "model `file`")
 	cmd.Flags().StringVar(&output, "output", "", ".npy `file` to write")
 	_ = cmd.MarkFlagFilename("model", "pt", "pth", "ts")

@@ -56,6 +56,7 @@ func newRunCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.output, "output", "", "write the answer's arrays to this .npz `file`")
 	flags.StringVar(&o.dtype, "dtype", "", "cast the module's and the inputs' floating tensors to this `type`: float32, bfloat16, float16, float64")
 	completeDType(cmd)
+	a.precisionFlag(cmd)
 	return cmd
 }
 
@@ -85,7 +86,7 @@ func (a *app) run(cmd *cobra.Command, path string, o runOptions) error {
 			return fmt.Errorf("--input %s: %w", o.inputs[i], err)
 		}
 	}
-	module, err := jit.Load(path, jit.LoadOptions{Device: device, DType: dtype})
+	module, err := jit.Load(path, jit.LoadOptions{Device: device, DType: dtype, Precision: a.precision})
 	if err != nil {
 		return err
 	}

@@ -89,10 +89,11 @@ func newSegmentCommand(a *app) *cobra.Command {
 	flags.IntVar(&f.slideBatch, "window-batch", 0, "`windows` at once (default: mmseg 1, segmenter 4)")
 	flags.StringVar(&f.slideResize, "slide-resize", "", "shorter `side` of the photo under the windows, or none for its own size (default: the file's rule, else the window)")
 	paletteFlag(cmd, &f.palette)
-	f.describing = describeFlags(cmd)
+	f.describing = a.describeFlags(cmd)
 	for name, values := range map[string][]string{"format": segmentFormats, "masks": segmentMasks, "slide": {seg.SlideMMSeg, seg.SlideSegmenter}} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
+	a.precisionFlag(cmd)
 	return cmd
 }
 
@@ -237,7 +238,7 @@ func loadSegmenter(path string, f *segmentFlags, o vit.Options) (*segmenter, err
 	if err != nil {
 		return nil, err
 	}
-	h, err := seg.LoadHead(f.head, vit.Options{Device: o.Device, DType: o.DType})
+	h, err := seg.LoadHead(f.head, vit.Options{Device: o.Device, DType: o.DType, Precision: o.Precision})
 	if err != nil {
 		model.Close()
 		return nil, fmt.Errorf("--head: %w", err)

@@ -109,7 +109,7 @@ func newTrainCommand(a *app) *cobra.Command {
 	flags.StringVar(&f.valImages, "val-images", "", "`folder` of the images of --val")
 	flags.StringVar(&f.valMasks, "val-masks", "", "`folder` of the masks of --val")
 	flags.StringVar(&f.valAnn, "val-annotations", "", "COCO's `file` of the instances of --val")
-	f.describing = describeFlags(cmd)
+	f.describing = a.describeFlags(cmd)
 	flags.Lookup("task").Usage = "`task` of a file that does not say it: classification, segmentation or detection"
 	for name, values := range map[string][]string{
 		"optimizer": train.Optimizers(), "schedule": train.Schedules(), "precision": {"float32", "bfloat16"},

@@ -13,7 +13,7 @@ import (
 )
 
 func newVerifyCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "verify MODEL...",
 		Short: "Replay the answers that Python put into a model file",
 		Long: "verify replays the calls that Python made when it exported the file, photos included, and compares\n" +
@@ -24,6 +24,7 @@ func newVerifyCommand(a *app) *cobra.Command {
 		Example: "  torchvit verify vit_tiny.pt\n" +
 			"  torchvit verify testdata/models/*.pt\n" +
 			"  torchvit verify vit_tiny.pt --device cuda          # within the tolerance\n" +
+			"  torchvit verify vit_tiny.pt --precision fast       # the same\n" +
 			"  torchvit verify vit_tiny.pt --json | jq .ok",
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -51,7 +52,7 @@ func newVerifyCommand(a *app) *cobra.Command {
 			defer bar.finish()
 			var failed []error
 			for _, path := range args {
-				report, err := vit.Verify(cmd.Context(), path, vit.Options{Device: device})
+				report, err := vit.Verify(cmd.Context(), path, vit.Options{Device: device, Precision: a.precision})
 				if err != nil {
 					return err
 				}
@@ -69,6 +70,8 @@ func newVerifyCommand(a *app) *cobra.Command {
 			return errors.Join(failed...)
 		},
 	}
+	a.precisionFlag(cmd)
+	return cmd
 }
 
 func printVerifyReport(w io.Writer, r *vit.VerifyReport) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/torchvit/torchvit/internal/damage"
+	"github.com/torchvit/torchvit/internal/testmain"
 	"github.com/torchvit/torchvit/vit"
 )
 
@@ -130,4 +131,35 @@ func TestVerifyNeedsAReference(t *testing.T) {
 		return true
 	})
 	assert.Contains(t, fails(t, exitError, "verify", bare), "no reference")
+}
+
+// Every method of every kind of model, rewritten, against Python's answers.
+func TestVerifyFast(t *testing.T) {
+	// Detectors with random weights have scores so alike that last bits change their order.
+	models := []string{"vit_reference.pt", "segmentation.pt", "segmentation_unet.pt", "detection_yolo_grid.pt", "vit_registers_small.pt"}
+	for i, name := range models {
+		models[i] = generated(t, name)
+	}
+	models = append(models, filepath.Join(testmain.Root(t), "testdata", "models", "garments_faster_rcnn.pt"))
+	args := append([]string{"verify", "--precision", "fast", "--json"}, models...)
+	cmd, stdout, stderr := program(t, nil, args...)
+	require.NoError(t, cmd.Run(), stderr)
+	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
+	require.Len(t, lines, len(models))
+	for i, line := range lines {
+		var r vit.VerifyReport
+		require.NoError(t, json.Unmarshal([]byte(line), &r))
+		assert.True(t, r.OK, models[i])
+		assert.False(t, r.Exact, models[i])
+		assert.Contains(t, r.Why, "precision: reference exact, here fast")
+		different := int64(0)
+		for _, c := range r.Calls {
+			for _, o := range c.Outputs {
+				different += o.Different
+			}
+		}
+		assert.NotZero(t, different, "%s: other kernels give other last bits", models[i])
+	}
+	assert.Contains(t, fails(t, exitError, "verify", "--precision", "bfloat16", generated(t, "vit_reference.pt")), "want exact or fast")
+	assert.Contains(t, fails(t, exitUsage, "verify", "--precision", "quick", generated(t, "vit_reference.pt")), "want exact, fast or bfloat16")
 }

@@ -33,6 +33,9 @@ type Module struct {
 	extra   map[string]string
 	busy    *semaphore.Weighted
 	train   atomic.Bool
+
+	precision torch.Precision
+	rewritten Rewritten
 }
 
 // MethodInfo describes a method.
@@ -55,6 +58,11 @@ type LoadOptions struct {
 	Device torch.Device
 	// DType casts floating parameters and buffers after loading; InvalidDType leaves them.
 	DType torch.DType
+	// Precision chooses the kernels. Anything but PrecisionExact rewrites the module: it is in evaluation
+	// mode and can be called without gradients, and nothing else: its parameters cannot be read, moved or saved
+	// (ErrPrecision). CPU only, and not together with DType. A module whose code is not understood runs as it is;
+	// Module.Rewritten tells.
+	Precision torch.Precision
 	// ExtraFiles names extra files to read; ExtraFile gives their content.
 	ExtraFiles []string
 	// Unchecked leaves out the check of structure and checksums. libtorch's own reader can crash the
@@ -113,6 +121,9 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", name, err)
 	}
+	if err := checkPrecision(o); err != nil {
+		return nil, fmt.Errorf("load %s: %w", name, err)
+	}
 	extra, text, err := torch.EncodeNodes(o.ExtraFiles)
 	if err != nil {
 		return nil, err
@@ -126,10 +137,16 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 		return nil, err
 	}
 	files, _ := torch.DecodeValues(found).(map[string]any)
+	rewritten, err := rewrite(name, raw, o.Precision)
+	if err != nil {
+		cgo.ModuleFree(raw)
+		return nil, err
+	}
 	m, err := newModule(name, raw)
 	if err != nil {
 		return nil, err
 	}
+	m.precision, m.rewritten = o.Precision, rewritten
 	m.extra = map[string]string{}
 	for k, v := range files {
 		m.extra[k], _ = v.(string)
@@ -317,6 +334,9 @@ func (m *Module) call(ctx context.Context, i int32, o torch.CallOptions, args []
 		return nil, err
 	}
 	defer m.h.Release()
+	if m.precision != torch.PrecisionExact && (o.Mode == torch.Grad || o.Autocast != torch.InvalidDType) {
+		return nil, fmt.Errorf("%s: %w: got a call with gradients or autocast of a module with precision %s, want exact", op, torch.ErrPrecision, m.precision)
+	}
 	weight := int64(1)
 	if m.methods[i].Stateful || m.train.Load() {
 		weight = all
@@ -354,6 +374,9 @@ type NamedTensor struct {
 }
 
 func (m *Module) tensors(op string, buffers bool) ([]NamedTensor, error) {
+	if err := m.needExact(op); err != nil {
+		return nil, err
+	}
 	var out []NamedTensor
 	err := m.change(op, func(raw cgo.Module) error {
 		values, err := cgo.ModuleTensors(raw, buffers)
@@ -383,6 +406,9 @@ func (m *Module) NamedBuffers() ([]NamedTensor, error) { return m.tensors("buffe
 
 // Attribute reads an attribute of the module itself.
 func (m *Module) Attribute(name string) (any, error) {
+	if err := m.needExact("attribute " + name); err != nil {
+		return nil, err
+	}
 	var v any
 	err := m.change("attribute "+name, func(raw cgo.Module) error {
 		values, err := cgo.ModuleGetAttribute(raw, name)
@@ -396,6 +422,9 @@ func (m *Module) Attribute(name string) (any, error) {
 
 // SetAttribute writes an attribute of the module itself; the value must fit its type.
 func (m *Module) SetAttribute(name string, value any) error {
+	if err := m.needExact("attribute " + name); err != nil {
+		return err
+	}
 	return m.change("attribute "+name, func(raw cgo.Module) error {
 		return torch.WithNodes(func(nodes []cgo.Node, text []byte) error {
 			return cgo.ModuleSetAttribute(raw, name, nodes, text)
@@ -405,6 +434,13 @@ func (m *Module) SetAttribute(name string, value any) error {
 
 // Train sets training mode, as Module.train does. A loaded file has the mode that it was saved in.
 func (m *Module) Train(on bool) error {
+	if on || m == nil {
+		if err := m.needExact("train"); err != nil {
+			return err
+		}
+	} else if m.precision != torch.PrecisionExact {
+		return nil // it is in evaluation mode
+	}
 	return m.change("train", func(raw cgo.Module) error {
 		if err := cgo.ModuleTrain(raw, on); err != nil {
 			return err
@@ -422,6 +458,9 @@ func (m *Module) Training() bool { return m != nil && m.train.Load() }
 
 // To moves parameters and buffers to the device, in place.
 func (m *Module) To(device torch.Device) error {
+	if err := m.needExact("to " + device.String()); err != nil {
+		return err
+	}
 	kind, index, err := device.Codes()
 	if err != nil {
 		return fmt.Errorf("to: %w", err)
@@ -433,6 +472,9 @@ func (m *Module) To(device torch.Device) error {
 
 // CastTo casts floating parameters and buffers, in place: Module.to(dtype).
 func (m *Module) CastTo(dtype torch.DType) error {
+	if err := m.needExact("to " + dtype.String()); err != nil {
+		return err
+	}
 	if !dtype.IsFloatingPoint() {
 		return fmt.Errorf("to: %w: got %s, want a floating dtype", torch.ErrDType, dtype)
 	}
@@ -455,12 +497,15 @@ func (m *Module) Clone() (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.extra = m.extra
+	c.extra, c.precision, c.rewritten = m.extra, m.precision, m.rewritten
 	return c, nil
 }
 
 // Bytes serialises the module with those extra files: torch.jit.save.
 func (m *Module) Bytes(extraFiles map[string]string) ([]byte, error) {
+	if err := m.needExact("save"); err != nil {
+		return nil, err
+	}
 	nodes, text, err := torch.EncodeNodes(extraFiles)
 	if err != nil {
 		return nil, err

@@ -24,8 +24,9 @@ import (
 )
 
 var children = map[string]func() error{
-	"threads": threadsChild,
-	"memory":  memoryChild,
+	"threads":   threadsChild,
+	"memory":    memoryChild,
+	"precision": precisionChild,
 }
 
 const modulesName = "MODULES"

@@ -1,0 +1,323 @@
+package jit_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/torchvit/torchvit/internal/testmain"
+	"github.com/torchvit/torchvit/torch"
+	"github.com/torchvit/torchvit/torch/jit"
+)
+
+func loadWith(t testing.TB, name string, precision torch.Precision) *jit.Module {
+	t.Helper()
+	m, err := jit.Load(modulePath(t, name), jit.LoadOptions{Precision: precision})
+	require.NoError(t, err)
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+func normal(t testing.TB, seed uint64, shape ...int64) *torch.Tensor {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, 0))
+	n := int64(1)
+	for _, s := range shape {
+		n *= s
+	}
+	data := make([]float32, n)
+	for i := range data {
+		data[i] = float32(random.NormFloat64())
+	}
+	return tensorOf(t, data, shape...)
+}
+
+// leaves are the tensors of a result, in order.
+func leaves(v any) []*torch.Tensor {
+	switch v := v.(type) {
+	case *torch.Tensor:
+		return []*torch.Tensor{v}
+	case torch.Tuple:
+		var all []*torch.Tensor
+		for _, x := range v {
+			all = append(all, leaves(x)...)
+		}
+		return all
+	}
+	return nil
+}
+
+// near demands the same shapes and dtypes, and numbers that differ by at most the tolerance times their range.
+func near(t *testing.T, want, got any, tolerance float64, what string) {
+	t.Helper()
+	w, g := leaves(want), leaves(got)
+	require.NotEmpty(t, w, what)
+	require.Len(t, g, len(w), what)
+	for i := range w {
+		require.Equal(t, w[i].Shape(), g[i].Shape(), what)
+		require.Equal(t, w[i].DType(), g[i].DType(), what)
+		a, b := floats(t, w[i]), floats(t, g[i])
+		low, high, worst := math.Inf(1), math.Inf(-1), 0.0
+		for k := range a {
+			low, high = min(low, float64(a[k])), max(high, float64(a[k]))
+			worst = max(worst, math.Abs(float64(a[k])-float64(b[k])))
+		}
+		if len(a) == 0 {
+			continue
+		}
+		require.Greater(t, high-low, 0.01, "%s: numbers that are all alike prove nothing", what)
+		assert.LessOrEqual(t, worst, tolerance*(high-low), "%s: output %d", what, i)
+	}
+}
+
+// Every method of testdata/modules/linears.pt, as it is and rewritten, on several shapes.
+func TestPrecisionLinears(t *testing.T) {
+	exact := load(t, "linears")
+	square := normal(t, 3, 8, 8)
+	for _, c := range []struct {
+		precision torch.Precision
+		tolerance float64
+	}{{torch.PrecisionFast, 2e-6}, {torch.PrecisionBFloat16, 0.03}} {
+		t.Run(c.precision.String(), func(t *testing.T) {
+			fast := loadWith(t, "linears", c.precision)
+			assert.Equal(t, c.precision, fast.Precision())
+			counts := map[string]jit.RewrittenMethod{}
+			for _, m := range fast.Rewritten().Methods {
+				counts[m.Name] = m
+			}
+			for _, m := range exact.Methods() {
+				t.Run(m.Name, func(t *testing.T) {
+					for _, batch := range []int64{1, 2, 7} {
+						args := []any{normal(t, uint64(batch), batch, 5, 8)}
+						switch m.Name {
+						case "forward": // a row and columns that make no patch
+							args = []any{normal(t, uint64(batch), batch, 3, 9, 10)}
+						case "given":
+							args = append(args, square)
+						case "attention", "weights":
+							args = []any{normal(t, uint64(batch), batch, 3, 5, 8)}
+						}
+						for run := range 3 { // TorchScript records in its first run and optimises in the second
+							near(t, call(t, exact, m.Name, args...), call(t, fast, m.Name, args...), c.tolerance,
+								fmt.Sprintf("%s, batch %d, run %d", m.Name, batch, run))
+						}
+					}
+				})
+			}
+			for _, want := range []jit.RewrittenMethod{
+				{Name: "forward", Linear: 4, Fused: 4, Attention: 1, PatchEmbed: 1},
+				{Name: "activations", Linear: 4, Fused: 3},
+				{Name: "both", Linear: 2, Fused: 1},
+				{Name: "broadcast", Linear: 3, Fused: 3},
+				{Name: "promoted", Linear: 1, Fused: 1},
+				{Name: "kept", Linear: 1},
+				{Name: "written", Linear: 2},
+				{Name: "scaled", Linear: 1, Fused: 2},
+				{Name: "halves", Linear: 3},
+				{Name: "weights"},
+				{Name: "attention", Attention: 1},
+				{Name: "vector", Linear: 1},
+				{Name: "given", Left: 1},
+			} {
+				assert.Equal(t, want, counts[want.Name])
+			}
+		})
+	}
+}
+
+func TestPrecisionEmptyBatch(t *testing.T) {
+	exact, fast := load(t, "linears"), loadWith(t, "linears", torch.PrecisionFast)
+	x := tensorOf(t, []float32{}, 0, 5, 8)
+	for _, method := range []string{"both", "kept", "activations"} {
+		near(t, call(t, exact, method, x), call(t, fast, method, x), 0, method)
+	}
+}
+
+// A shape that does not fit is an error of the call's, as it is without a rewrite.
+func TestPrecisionWrongShape(t *testing.T) {
+	fast := loadWith(t, "linears", torch.PrecisionFast)
+	x := normal(t, 1, 2, 5, 9)
+	_, err := fast.Call(t.Context(), "both", x)
+	require.ErrorContains(t, err, "9")
+	assert.NotErrorIs(t, err, torch.ErrPrecision)
+}
+
+func TestPrecisionTogether(t *testing.T) {
+	exact, fast := load(t, "linears"), loadWith(t, "linears", torch.PrecisionFast)
+	clone, err := fast.Clone()
+	require.NoError(t, err)
+	require.NoError(t, fast.Close())
+	t.Cleanup(func() { clone.Close() })
+	assert.Equal(t, torch.PrecisionFast, clone.Precision())
+	x := normal(t, 1, 2, 5, 8)
+	want := call(t, exact, "both", x)
+	var wait sync.WaitGroup
+	results := make([]any, 32)
+	errs := make([]error, len(results))
+	for i := range results {
+		wait.Go(func() { results[i], errs[i] = clone.Call(t.Context(), "both", x) })
+	}
+	wait.Wait()
+	for i, got := range results {
+		require.NoError(t, errs[i])
+		near(t, want, got, 2e-6, "both")
+		torch.CloseAll(got)
+	}
+}
+
+// What cannot be done with a rewritten module says so.
+func TestPrecisionRefuses(t *testing.T) {
+	m := loadWith(t, "linears", torch.PrecisionFast)
+	method, err := m.Method("both")
+	require.NoError(t, err)
+	x := normal(t, 1, 2, 5, 8)
+	for what, f := range map[string]func() error{
+		"parameters": func() error { _, err := m.NamedParameters(); return err },
+		"buffers":    func() error { _, err := m.NamedBuffers(); return err },
+		"attribute":  func() error { _, err := m.Attribute("gamma"); return err },
+		"set":        func() error { return m.SetAttribute("gamma", x) },
+		"to":         func() error { return m.To(torch.CPU) },
+		"cast":       func() error { return m.CastTo(torch.BFloat16) },
+		"save":       func() error { _, err := m.Bytes(nil); return err },
+		"train":      func() error { return m.Train(true) },
+		"grad": func() error {
+			_, err := method.CallWith(t.Context(), torch.CallOptions{Mode: torch.Grad}, x)
+			return err
+		},
+		"autocast": func() error {
+			_, err := method.CallWith(t.Context(), torch.CallOptions{Autocast: torch.BFloat16}, x)
+			return err
+		},
+		"dtype": func() error {
+			_, err := jit.Load(modulePath(t, "linears"), jit.LoadOptions{Precision: torch.PrecisionFast, DType: torch.BFloat16})
+			return err
+		},
+		"cuda": func() error {
+			_, err := jit.Load(modulePath(t, "linears"), jit.LoadOptions{Precision: torch.PrecisionFast, Device: torch.Device{Type: "cuda"}})
+			return err
+		},
+	} {
+		err := f()
+		if what == "cuda" && !torch.IsCUDAAvailable() {
+			assert.Error(t, err, what)
+			continue
+		}
+		assert.ErrorIs(t, err, torch.ErrPrecision, what)
+	}
+	assert.NoError(t, m.Eval())
+	_, err = jit.Load(modulePath(t, "linears"), jit.LoadOptions{Precision: 7})
+	assert.ErrorIs(t, err, torch.ErrInvalidArgument)
+}
+
+// Modules that hold state, raise, or give other things than tensors do what they did.
+func TestPrecisionOtherModules(t *testing.T) {
+	x := tensorOf(t, []float32{1, 2, 3, 4}, 2, 2)
+	for _, name := range []string{"identity", "add", "tuple", "nested", "scalars", "counter", "raises", "methods", "norm", "attributes", "memory", "unsupported"} {
+		t.Run(name, func(t *testing.T) {
+			exact, fast := load(t, name), loadWith(t, name, torch.PrecisionFast)
+			for i, m := range exact.Methods() {
+				assert.Equal(t, m.Name, fast.Methods()[i].Name)
+				assert.True(t, m.Stateful || !fast.Methods()[i].Stateful) // evaluation can write less
+			}
+			args := []any{x}
+			if name == "add" {
+				args = append(args, x)
+			}
+			for range 3 {
+				want, wantErr := exact.Call(t.Context(), "forward", args...)
+				got, gotErr := fast.Call(t.Context(), "forward", args...)
+				require.Equal(t, wantErr == nil, gotErr == nil, "%v, %v", wantErr, gotErr)
+				assert.Equal(t, fmt.Sprintf("%T", want), fmt.Sprintf("%T", got))
+				for i, w := range leaves(want) {
+					assert.Equal(t, floats(t, w), floats(t, leaves(got)[i]))
+				}
+				torch.CloseAll(want, got)
+			}
+		})
+	}
+}
+
+// precisionChild opens MKL's fast path, with which Python's bits cannot be had on another processor than Intel's.
+func precisionChild() error {
+	if err := torch.Init(torch.Config{Device: "cpu", IntraOpThreads: 1, MKLFastPath: true}); err != nil {
+		return err
+	}
+	possible, err := torch.ExactPossible()
+	if err != nil {
+		return err
+	}
+	m, err := childModule("linears")
+	if possible != (err == nil) || err != nil && !errors.Is(err, torch.ErrPrecision) {
+		return fmt.Errorf("exact possible: %v, got %w", possible, err)
+	}
+	m.Close()
+	m, err = jit.Load(filepath.Join(os.Getenv(modulesName), "linears.pt"), jit.LoadOptions{Precision: torch.PrecisionFast})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	data := make([]float32, 2*5*8)
+	for i := range data {
+		data[i] = float32(i%7) - 3
+	}
+	x, err := torch.NewTensor(data, 2, 5, 8)
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	answer, err := m.Call(context.Background(), "both", x)
+	if err != nil {
+		return err
+	}
+	defer torch.CloseAll(answer)
+	values, err := torch.CopyData[float32](answer.(*torch.Tensor))
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"possible": possible, "values": values})
+}
+
+// With MKL's fast path Exact is refused, except where it changes nothing, and Fast gives nearly the same numbers.
+func TestPrecisionWithMKLFastPath(t *testing.T) {
+	out := testmain.RunChild(t, "precision", modulesName+"="+filepath.Dir(modulePath(t, "linears")))
+	var got struct {
+		Possible bool
+		Values   []float32
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	cpu, err := os.ReadFile("/proc/cpuinfo")
+	require.NoError(t, err)
+	assert.Equal(t, strings.Contains(string(cpu), "GenuineIntel"), got.Possible)
+	data := make([]float32, 2*5*8)
+	for i := range data {
+		data[i] = float32(i%7) - 3
+	}
+	want := call(t, load(t, "linears"), "both", tensorOf(t, data, 2, 5, 8))
+	near(t, want, tensorOf(t, got.Values, 2, 5, 8), 2e-6, "both")
+}
+
+func TestParsePrecision(t *testing.T) {
+	for _, p := range []torch.Precision{torch.PrecisionExact, torch.PrecisionFast, torch.PrecisionBFloat16} {
+		got, err := torch.ParsePrecision(p.String())
+		require.NoError(t, err)
+		assert.Equal(t, p, got)
+		text, err := p.MarshalText()
+		require.NoError(t, err)
+		assert.Equal(t, p.String(), string(text))
+	}
+	_, err := torch.ParsePrecision("quick")
+	assert.ErrorIs(t, err, torch.ErrInvalidArgument)
+	_, err = torch.Precision(9).MarshalText()
+	assert.ErrorIs(t, err, torch.ErrInvalidArgument)
+}
