@@ -522,8 +522,9 @@ class Linears(nn.Module):
         return x + self.a(x[:, :1]), self.b(x) + x.mean(1, keepdim=True), self.a(x) + self.gamma
 
     @torch.jit.export
-    def promoted(self, x: Tensor) -> Tensor:
-        return self.a(x) + x.double()
+    def promoted(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Sums with another dtype; in place it stays float32."""
+        return self.a(x) + x.double(), self.a(2 * x).add_(x.double())
 
     @torch.jit.export
     def kept(self, x: Tensor) -> Tuple[Tensor, Tensor]:
@@ -564,6 +565,12 @@ class Linears(nn.Module):
         """Attention by a quotient; and a softmax over another dimension, which it is not."""
         k = q.transpose(-2, -1)
         return (q @ k / 3.0).softmax(-1) @ q, (k @ q).softmax(-2) @ k
+
+    @torch.jit.export
+    def separate(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Queries, keys and values of three layers, of which the queries alone are scaled."""
+        q, k, v = self.a(x).unsqueeze(1) * 0.5, self.b(x).unsqueeze(1), self.a(x + 1).unsqueeze(1)
+        return F.scaled_dot_product_attention(q, k, v), (q @ k.transpose(-2, -1)).softmax(-1) @ v
 
     @torch.jit.export
     def vector(self, x: Tensor) -> Tensor:

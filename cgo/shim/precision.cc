@@ -368,9 +368,7 @@ bool take_activation(Site* site, const std::unordered_set<const Node*>& taken) {
 bool take_residual(Site* site, const std::unordered_set<const Node*>& taken) {
   Value* y = site->last()->output();
   Node* n = only_user(y);
-  if (n == nullptr || taken.count(n) != 0 || n->inputs().size() != 3 ||
-      !(is(n, "aten::add") || (is(n, "aten::add_") && n->input(0) == y)))
-    return false;
+  if (n == nullptr || taken.count(n) != 0 || n->inputs().size() != 3 || !is(n, "aten::add")) return false;
   const auto alpha = torch::jit::toIValue(n->input(2));
   const int k = n->input(0) == y ? 1 : 0;
   Value* other = n->input(k);
@@ -458,29 +456,42 @@ class Rewriter {
             site.bfloat16};
   }
 
-  // Whether bfloat16 is all right for everything that is done with a value: views of it, attention, and layers that
-  // take any dtype.
-  static bool stays_inside(const Value* v) {
+  static bool is_view(const Node* n) {
     static const std::unordered_set<c10::Symbol> views{
         symbol("aten::view"),        symbol("aten::reshape"), symbol("aten::permute"),   symbol("aten::transpose"),
         symbol("aten::unbind"),      symbol("aten::split"),   symbol("aten::chunk"),     symbol("aten::select"),
         symbol("aten::contiguous"),  symbol("aten::flatten"), symbol("aten::unflatten"), symbol("aten::slice"),
         symbol("aten::__getitem__"), symbol("aten::squeeze"), symbol("aten::unsqueeze"), symbol("prim::ListUnpack"),
     };
+    return views.count(n->kind()) != 0;
+  }
+
+  // What a value is a view of.
+  static const Value* origin(const Value* v) {
+    while (is_view(v->node())) v = v->node()->input(0);
+    return v;
+  }
+
+  // Whether bfloat16 is all right for everything that is done with a value: views of it, layers that take any dtype,
+  // and attention whose operands all come from it, as they must have one dtype.
+  static bool stays_inside(const Value* v) {
     static const std::unordered_set<c10::Symbol> questions{symbol("aten::size"), symbol("aten::dim"),
                                                            symbol("aten::len")};
     return std::all_of(v->uses().begin(), v->uses().end(), [](const auto& use) {
       const Node* user = use.user;
       if (questions.count(user->kind()) != 0) return true;
-      if (is(user, "torchvit::self_attention") || is(user, "torchvit::attention")) return true;
-      if (is(user, "aten::scaled_dot_product_attention"))
-        return use.offset < 3 && torch::jit::toIValue(user->input(3)).has_value();
+      if (is(user, "torchvit::self_attention")) return true;
+      if (is(user, "torchvit::attention") || is(user, "aten::scaled_dot_product_attention")) {
+        const auto* from = origin(user->input(0));
+        return use.offset < 3 && origin(user->input(1)) == from && origin(user->input(2)) == from &&
+               (is(user, "torchvit::attention") || torch::jit::toIValue(user->input(3)).has_value());
+      }
       if (is(user, "aten::linear")) {
         Site site;
         site.node = const_cast<Node*>(user);
         return use.offset == 0 && constant_layer(site, 2);
       }
-      return views.count(user->kind()) != 0 && use.offset == 0 &&
+      return is_view(user) && use.offset == 0 &&
              std::all_of(user->outputs().begin(), user->outputs().end(), stays_inside);
     });
   }
