@@ -27,6 +27,7 @@ static tv_status* (*p_tv_set_flags)(int32_t deterministic, int32_t tf32_matmul, 
 static tv_status* (*p_tv_set_executor)(int32_t profiling, int32_t optimize);
 static tv_status* (*p_tv_library_load)(const char* path, int64_t path_len);
 static tv_status* (*p_tv_lanes_start)(const int32_t* intra_threads, int32_t n);
+static tv_status* (*p_tv_trim_memory)(void);
 static tv_status* (*p_tv_lane_threads)(int32_t lane, int32_t* out);
 static void (*p_tv_buffer_read)(const tv_buffer* b, const void** data, int64_t* len);
 static void (*p_tv_buffer_free)(tv_buffer* b);
@@ -93,6 +94,7 @@ const char* tvgo_resolve(void* library) {
   *(void**)&p_tv_set_executor = find(library, "tv_set_executor", &missing);
   *(void**)&p_tv_library_load = find(library, "tv_library_load", &missing);
   *(void**)&p_tv_lanes_start = find(library, "tv_lanes_start", &missing);
+  *(void**)&p_tv_trim_memory = find(library, "tv_trim_memory", &missing);
   *(void**)&p_tv_lane_threads = find(library, "tv_lane_threads", &missing);
   *(void**)&p_tv_buffer_read = find(library, "tv_buffer_read", &missing);
   *(void**)&p_tv_buffer_free = find(library, "tv_buffer_free", &missing);
@@ -159,6 +161,7 @@ tv_status* tv_set_flags(int32_t deterministic, int32_t tf32_matmul, int32_t tf32
 tv_status* tv_set_executor(int32_t profiling, int32_t optimize) { return p_tv_set_executor(profiling, optimize); }
 tv_status* tv_library_load(const char* path, int64_t path_len) { return p_tv_library_load(path, path_len); }
 tv_status* tv_lanes_start(const int32_t* intra_threads, int32_t n) { return p_tv_lanes_start(intra_threads, n); }
+tv_status* tv_trim_memory(void) { return p_tv_trim_memory(); }
 tv_status* tv_lane_threads(int32_t lane, int32_t* out) { return p_tv_lane_threads(lane, out); }
 void tv_buffer_read(const tv_buffer* b, const void** data, int64_t* len) { p_tv_buffer_read(b, data, len); }
 void tv_buffer_free(tv_buffer* b) { p_tv_buffer_free(b); }

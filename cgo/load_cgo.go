@@ -33,6 +33,8 @@ package cgo
 #cgo nocallback tv_library_load
 #cgo noescape tv_lanes_start
 #cgo nocallback tv_lanes_start
+#cgo noescape tv_trim_memory
+#cgo nocallback tv_trim_memory
 #cgo noescape tv_lane_threads
 #cgo nocallback tv_lane_threads
 */
@@ -216,6 +218,9 @@ func LibraryLoad(path string) error {
 func LanesStart(intraThreads []int32) error {
 	return check(C.tv_lanes_start((*C.int32_t)(unsafe.SliceData(intraThreads)), C.int32_t(len(intraThreads))))
 }
+
+// TrimMemory wraps tv_trim_memory.
+func TrimMemory() error { return check(C.tv_trim_memory()) }
 
 // LaneThreads wraps tv_lane_threads.
 func LaneThreads(lane int32) (int32, error) {

@@ -91,6 +91,9 @@ func LibraryLoad(path string) (r0 error) { return errNoCgo }
 // LanesStart needs cgo.
 func LanesStart(intraThreads []int32) (r0 error) { return errNoCgo }
 
+// TrimMemory needs cgo.
+func TrimMemory() (r0 error) { return errNoCgo }
+
 // LaneThreads needs cgo.
 func LaneThreads(lane int32) (r0 int32, r1 error) { return r0, errNoCgo }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for a while: scripts/fuzz.sh [TIME].
+# Runs every fuzz target of the module for a while: scripts/fuzz.sh [TIME], a count (2000x) or a
+# duration (10m).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
-time=${1:-5s}
+time=${1:-2000x}
 
 count=0
 for package in $("$go" list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do

@@ -582,6 +582,19 @@ class Linears(nn.Module):
         return F.gelu(F.linear(x, weight))
 
 
+class Wide(nn.Module):
+    """Layers whose sizes are no multiples of what kernels work in: (..., 800) -> (..., 30)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.a, self.b, self.c = nn.Linear(800, 30), nn.Linear(30, 53), nn.Linear(53, 30)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.gelu(self.a(x))
+        return self.c(F.relu(self.b(h))) + h
+
+
 EXTRA = {"labels.json": '["cat","dog"]', "note.txt": "Grüße\n", "blob.bin": bytes(range(256))}
 
 MODULES: Dict[str, Callable[[], nn.Module]] = {
@@ -608,6 +621,7 @@ MODULES: Dict[str, Callable[[], nn.Module]] = {
     "slow": Slow,
     "nms": Suppress,
     "linears": Linears,
+    "wide": Wide,
     "extra": Identity,
 }
 
@@ -668,6 +682,7 @@ def check(out: Path) -> None:
     photos = torch.randn(2, 3, 5, 7)
     assert linears(photos).shape == (2, 4, 8) and linears(photos).std() > 0.1
     assert linears.halves(torch.randn(2, 4, 8)).shape == (2, 4, 32)
+    assert load["wide"](torch.randn(2, 800)).shape == (2, 30)
     extra = dict.fromkeys(EXTRA, "")
     torch.jit.load(str(out / "extra.pt"), _extra_files=extra)
     got = extra["blob.bin"]

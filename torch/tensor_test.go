@@ -14,6 +14,20 @@ import (
 	"github.com/torchvit/torchvit/torch"
 )
 
+// What was freed stays with the process for the next forward, until it is asked for.
+func TestTrimMemory(t *testing.T) {
+	var scope torch.Scope
+	for range 64 {
+		x, err := torch.Ones([]int64{1 << 20}, torch.TensorOptions{}) // 4 MB
+		require.NoError(t, err)
+		scope.Track(x)
+	}
+	used := torch.MemoryStats().Resident
+	scope.Close()
+	require.NoError(t, torch.TrimMemory())
+	assert.Less(t, torch.MemoryStats().Resident, used-200<<20)
+}
+
 func TestMetadata(t *testing.T) {
 	x := tensor(t, []float32{1, 2, 3, 4, 5, 6}, 1, 2, 3)
 	assert.Equal(t, []int64{1, 2, 3}, x.Shape())

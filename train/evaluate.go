@@ -26,7 +26,7 @@ func each[T any](ctx context.Context, images []dataset.Image, done func(int), wo
 		return fmt.Errorf("%s: %w", img.Path, err)
 	}
 	n := 0
-	return ordered.Each(ctx, images, 2, func(ctx context.Context, img dataset.Image) (T, error) {
+	return ordered.Each(ctx, slices.Values(images), 2, func(ctx context.Context, img dataset.Image) (T, error) {
 		answer, err := work(ctx, img)
 		return answer, named(img, err)
 	}, func(img dataset.Image, answer T) error {
@@ -35,7 +35,7 @@ func each[T any](ctx context.Context, images []dataset.Image, done func(int), wo
 			done(n)
 		}
 		return err
-	})
+	}, nil)
 }
 
 func (c classification) Evaluate(ctx context.Context, m *Model, d *Data, done func(int)) ([]Metric, error) {

@@ -6,13 +6,18 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include <ATen/Parallel.h>
 #include <ATen/SequenceNumber.h>
+#include <ATen/ops/empty.h>
 #include <dlfcn.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include <pthread.h>
 
 #include <string>
@@ -56,6 +61,23 @@ struct Job {
 template <typename F>
 F* symbol(const char* name) {
   return reinterpret_cast<F*>(dlsym(RTLD_DEFAULT, name));
+}
+
+// glibc would give what a forward freed back to the system, and fetch it again, page by page, for the next one; and
+// ATen asks for huge pages only where the environment says so. What the environment asks for stays.
+void keep_memory() {
+  constexpr const char* kHugePages = "THP_MEM_ALLOC_ENABLE";
+  if (getenv(kHugePages) == nullptr) {
+    setenv(kHugePages, "1", 0);
+    at::empty({1});  // reads it, once
+    unsetenv(kHugePages);
+  }
+#if defined(__GLIBC__)
+  for (const char* name : {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"})
+    if (getenv(name) != nullptr) return;
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it takes
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
 }
 
 void set_mkl_threads(int n) {
@@ -225,11 +247,20 @@ extern "C" {
 
 tv_status* tv_lanes_start(const int32_t* intra_threads, int32_t n) {
   return tv::guard([&] {
+    tv::keep_memory();
     std::lock_guard<std::mutex> lock(tv::lanes_mutex);
     if (!tv::lanes()->empty()) throw tv::Error(TV_INVALID_ARGUMENT, "lanes: started already");
     for (int32_t i = 0; i < n; i++)
       if (intra_threads[i] < 1) throw tv::Error(TV_INVALID_ARGUMENT, "lanes: intra-op threads must be 1 or more");
     for (int32_t i = 0; i < n; i++) tv::lanes()->push_back(new tv::Lane(i, intra_threads[i]));
+  });
+}
+
+tv_status* tv_trim_memory() {
+  return tv::guard([] {
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
   });
 }
 

@@ -18,7 +18,6 @@
 #include <utility>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/ir/constants.h>
@@ -38,19 +37,26 @@
 #include <malloc.h>
 #endif
 
+#include "gemm.h"
 #include "guard.h"
+#include "parallel.h"
 
 namespace tv {
 
 // A linear layer as its kernels want it.
 struct Linear {
-  at::Tensor weight;                // (out_features, in_features); opaque where packed
+  enum Form {
+    kPlain,   // (out_features, in_features)
+    kOneDNN,  // opaque, as mkldnn::_reorder_linear_weight gives it
+    kPanels,  // as pack_panels gives it
+  };
+  at::Tensor weight;
   std::optional<at::Tensor> bias;   // (out_features)
   std::string activation = "none";  // as mkldnn::_linear_pointwise names it
   std::string algorithm = "none";   // of gelu: none or tanh
   int64_t in_features = 0, out_features = 0;
   at::ScalarType dtype = at::kFloat;
-  bool packed = false;
+  Form form = kPlain;
   bool keep_dtype = true;  // whether a result in bfloat16 stays so; otherwise it is float32
 };
 
@@ -157,8 +163,9 @@ at::Tensor add_bfloat16(const at::Tensor& residual, const at::Tensor& y) {
   const float* r = residual.const_data_ptr<float>();
   const auto* b = reinterpret_cast<const uint16_t*>(y.const_data_ptr<at::BFloat16>());
   float* o = out.mutable_data_ptr<float>();
-  at::parallel_for(0, out.numel(), 1 << 15, [&](int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; i++) {
+  constexpr int64_t kChunk = 1 << 15;
+  each_index((out.numel() + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    for (int64_t i = chunk * kChunk; i < std::min(out.numel(), (chunk + 1) * kChunk); i++) {
       const uint32_t bits = static_cast<uint32_t>(b[i]) << 16;
       float f;
       memcpy(&f, &bits, sizeof f);
@@ -168,29 +175,42 @@ at::Tensor add_bfloat16(const at::Tensor& residual, const at::Tensor& y) {
   return out;
 }
 
+// activation(x @ weight^T + bias), plus the residual where there is one, of y's own form.
+at::Tensor product(const at::Tensor& x, const Linear& layer, const OptionalTensor& residual,
+                   at::ArrayRef<int64_t> sizes) {
+  if (layer.form == Linear::kOneDNN) return residual ? pointwise_add(x, *residual, layer) : pointwise(x, layer);
+  if (layer.form == Linear::kPlain) {
+    auto y = activate(at::linear(x, layer.weight, layer.bias), layer);
+    return residual ? y.add_(*residual) : y;
+  }
+  auto y = at::empty(sizes, x.options());
+  Epilogue epilogue;
+  if (layer.bias) epilogue.bias = layer.bias->const_data_ptr<float>();
+  if (residual) epilogue.residual = residual->const_data_ptr<float>();
+  const bool fused = layer.activation == "relu" || (layer.activation == "gelu" && layer.algorithm == "none");
+  if (fused) epilogue.activation = layer.activation == "relu" ? Activation::kReLU : Activation::kGELU;
+  gemm(x.const_data_ptr<float>(), x.numel() / layer.in_features, layer.in_features,
+       layer.weight.const_data_ptr<float>(), layer.out_features, epilogue, y.mutable_data_ptr<float>());
+  return fused ? y : activate(y, layer);
+}
+
 at::Tensor linear(const at::Tensor& x, int64_t id, const OptionalTensor& residual) {
   const auto layer = Layers::get(id);
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) == layer->in_features, "linear: got ", x.sizes(), ", want the last dimension ",
               layer->in_features);
   TORCH_CHECK(x.is_floating_point(), "linear: got ", x.scalar_type(), ", want a floating dtype");
   const auto in = x.scalar_type() == layer->dtype ? x.contiguous() : x.to(layer->dtype).contiguous();
-  const bool empty = in.numel() == 0;
-  if (layer->packed && !empty) {
-    if (residual && layer->activation == "none" && residual->scalar_type() == layer->dtype &&
-        residual->is_contiguous() && residual->dim() == x.dim() && residual->size(-1) == layer->out_features &&
-        residual->sizes().slice(0, x.dim() - 1) == x.sizes().slice(0, x.dim() - 1))
-      return pointwise_add(in, *residual, *layer);
-    auto y = pointwise(in, *layer);
-    if (!residual) return layer->keep_dtype ? y : y.to(at::kFloat);
-    if (y.scalar_type() == at::kBFloat16 && residual->scalar_type() == at::kFloat && residual->sizes() == y.sizes() &&
-        residual->is_contiguous() && y.is_contiguous())
-      return add_bfloat16(*residual, y);
-    return at::add(*residual, y);
-  }
-  const auto weight = layer->packed ? layer->weight.to_dense() : layer->weight;
-  auto y = activate(at::linear(in, weight, layer->bias), *layer);
-  if (residual) return at::add(*residual, y);
-  return layer->keep_dtype ? y : y.to(at::kFloat);
+  auto sizes = x.sizes().vec();
+  sizes.back() = layer->out_features;
+  const bool fits = residual && layer->activation == "none" && in.numel() != 0 && residual->sizes() == sizes &&
+                    residual->scalar_type() == layer->dtype && residual->is_contiguous();
+  if (fits) return product(in, *layer, residual, sizes);
+  auto y = in.numel() == 0 ? at::empty(sizes, in.options()) : product(in, *layer, std::nullopt, sizes);
+  if (!residual) return layer->keep_dtype ? y : y.to(at::kFloat);
+  if (y.scalar_type() == at::kBFloat16 && residual->scalar_type() == at::kFloat && residual->sizes() == y.sizes() &&
+      residual->is_contiguous() && y.is_contiguous())
+    return add_bfloat16(*residual, y);
+  return at::add(*residual, y);
 }
 
 // (B, N, 3 * E) -> (B, N, E)
@@ -260,6 +280,13 @@ void each(Block* block, const F& f) {
     for (Block* inner : n->blocks()) each(inner, f);
     f(n);
   }
+}
+
+// Gives freed memory back to the system.
+void trim() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 void replace(Node* n, Value* with) {
@@ -427,10 +454,14 @@ class Rewriter {
 
   // Packs one weight after the other.
   void pack_all() {
+    size_t packed = 0;
     for (auto& [k, sites] : sites_) {
       std::optional<Linear> shape;
       for (auto& site : sites) {
-        if (!shape) shape = prepared(site);
+        if (!shape) {
+          packed += tensor_of(site.weight())->nbytes();
+          shape = prepared(site);
+        }
         Linear layer = *shape;
         layer.activation = site.activation;
         layer.algorithm = site.algorithm;
@@ -438,7 +469,13 @@ class Rewriter {
         put(site, layers_->add(std::make_shared<const Linear>(std::move(layer))));
       }
       sites.clear();
+      // Originals were allocated by another thread perhaps: what is free there does not serve this one.
+      if (packed > size_t{64} << 20) {
+        trim();
+        packed = 0;
+      }
     }
+    trim();
   }
 
  private:
@@ -559,7 +596,7 @@ class Rewriter {
     if (!site.patch.empty()) weight = weight.flatten(1);
     Linear layer;
     const auto bias = tensor_of(site.bias());
-    if (bias && bias->defined()) layer.bias = bias->detach();
+    if (bias && bias->defined()) layer.bias = bias->detach().contiguous();
     if (site.gamma) {
       weight = weight * site.gamma->unsqueeze(1);
       if (layer.bias) layer.bias = *layer.bias * *site.gamma;
@@ -571,8 +608,15 @@ class Rewriter {
       weight = weight.to(at::kBFloat16);
       if (layer.bias) layer.bias = layer.bias->to(at::kBFloat16);
     }
-    layer.packed = at::globalContext().hasMKLDNN() && (layer.dtype == at::kFloat || takes_bfloat16());
-    layer.weight = layer.packed ? pack(weight.contiguous()) : weight.contiguous();
+    weight = weight.contiguous();
+    if (layer.dtype == at::kFloat && has_gemm()) {
+      layer.form = Linear::kPanels;
+      weight = pack_panels(weight);
+    } else if (at::globalContext().hasMKLDNN() && (layer.dtype == at::kFloat || takes_bfloat16())) {
+      layer.form = Linear::kOneDNN;
+      weight = pack(weight);
+    }
+    layer.weight = std::move(weight);
     return layer;
   }
 
@@ -722,9 +766,6 @@ Rewritten rewrite(torch::jit::Module module, bool bfloat16) {
       auto graph = function->graph();
       torch::jit::EliminateDeadCode(graph);
     }
-#if defined(__GLIBC__)
-  malloc_trim(0);
-#endif
   if (bfloat16 && !has_bfloat16_instructions())
     out.note = "bfloat16 without instructions for it in this processor: slower than float32";
   return out;

@@ -136,6 +136,8 @@ TV_API tv_status* tv_library_load(const char* path, int64_t path_len);
 
 // Starts n permanent threads; thread i uses intra_threads[i] intra-op threads. Once per process.
 TV_API tv_status* tv_lanes_start(const int32_t* intra_threads, int32_t n);
+// Gives memory that was freed back to the system: a lane keeps what a forward used for the next one.
+TV_API tv_status* tv_trim_memory(void);
 // What at::get_num_threads answers on that lane (on the calling thread for lane -1).
 TV_API tv_status* tv_lane_threads(int32_t lane, int32_t* out);
 

@@ -325,14 +325,14 @@ func (a *app) eachBatch(ctx context.Context, images []dataset.Image, size int, e
 		}
 		return err
 	}
-	return ordered.Each(ctx, slices.Collect(slices.Chunk(images, size)), max(a.lanes, 1)+1,
+	return ordered.Each(ctx, slices.Chunk(images, size), max(a.lanes, 1)+1,
 		func(ctx context.Context, batch []dataset.Image) (any, error) {
 			answers, err := runBatch(ctx, batch, e)
 			return answers, named(batch, err)
 		}, func(batch []dataset.Image, answers any) error {
 			bar.add(len(batch))
 			return named(batch, e.add(batch, answers))
-		})
+		}, nil)
 }
 
 // runBatch decodes the photos of a batch and runs the model.

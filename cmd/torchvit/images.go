@@ -8,13 +8,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/torchvit/torchvit/internal/annotate"
+	"github.com/torchvit/torchvit/internal/ordered"
 	"github.com/torchvit/torchvit/internal/whole"
 	"github.com/torchvit/torchvit/transforms"
 )
@@ -28,59 +29,28 @@ type found struct {
 // printer is an answer: text for people, and as a value for JSON.
 type printer interface{ print(w io.Writer) error }
 
-// eachImage runs work on every image, as many at once as there are lanes, and
-// prints the answers in the order of the images. The first error ends it; what
-// came before has been printed.
+// eachImage runs work on every image, and prints the answers in the order of the images. While the models of all
+// lanes run, the next photo is decoded. The first error ends it; what came before has been printed.
 func (a *app) eachImage(ctx context.Context, paths []string, work func(ctx context.Context, path string) (found, error)) error {
-	type result struct {
-		found
-		err error
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	results := make([]chan result, len(paths))
-	for i := range results {
-		results[i] = make(chan result, 1)
-	}
-	var workers sync.WaitGroup
-	defer workers.Wait() // no work is left behind
-	defer cancel()
-	next := make(chan int)
-	workers.Go(func() {
-		defer close(next)
-		for i := range paths {
-			select {
-			case next <- i:
-			case <-ctx.Done():
-				results[i] <- result{err: context.Cause(ctx)}
-				return
-			}
-		}
-	})
-	for range min(max(a.lanes, 1), len(paths)) {
-		workers.Go(func() {
-			for i := range next {
-				f, err := work(ctx, paths[i])
-				results[i] <- result{f, err}
-			}
-		})
-	}
-
 	bar := a.answerProgress(len(paths), "images")
 	defer bar.finish()
-	for i, path := range paths {
-		r := <-results[i]
-		if r.err != nil {
-			return inImage(path, r.err)
-		}
-		if err := a.printAnswer(r.answer); err != nil {
-			return err
-		}
-		for _, file := range r.files {
-			fmt.Fprintln(a.stderr, "wrote "+file)
-		}
-		bar.add(1)
-	}
-	return nil
+	return ordered.Each(ctx, slices.Values(paths), min(max(a.lanes, 1)+1, len(paths)),
+		func(ctx context.Context, path string) (found, error) {
+			f, err := work(ctx, path)
+			if err != nil {
+				return f, inImage(path, err)
+			}
+			return f, nil
+		}, func(path string, f found) error {
+			if err := a.printAnswer(f.answer); err != nil {
+				return err
+			}
+			for _, file := range f.files {
+				fmt.Fprintln(a.stderr, "wrote "+file)
+			}
+			bar.add(1)
+			return nil
+		}, nil)
 }
 
 // answerProgress is newProgress for work that prints its answers one by one: on a terminal they show how far

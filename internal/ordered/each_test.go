@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -27,7 +28,7 @@ func TestAnswersComeInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most, begun atomic.Int64
 		added := 0
-		err := ordered.Each(t.Context(), numbers(50), 3, func(_ context.Context, i int) (string, error) {
+		err := ordered.Each(t.Context(), slices.Values(numbers(50)), 3, func(_ context.Context, i int) (string, error) {
 			most.Store(max(most.Load(), running.Add(1)))
 			defer running.Add(-1)
 			begun.Add(1)
@@ -40,7 +41,7 @@ func TestAnswersComeInOrder(t *testing.T) {
 			assert.LessOrEqual(t, begun.Load(), int64(added+2*3+1))
 			added++
 			return nil
-		})
+		}, nil)
 		require.NoError(t, err)
 		assert.Equal(t, 50, added)
 		assert.Equal(t, int64(3), most.Load())
@@ -53,8 +54,8 @@ func TestTheFirstErrorEndsIt(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				wrong := errors.New("wrong")
 				var running atomic.Int64
-				added := 0
-				err := ordered.Each(t.Context(), numbers(20), 4, func(_ context.Context, i int) (int, error) {
+				added, dropped := 0, map[int]bool{}
+				err := ordered.Each(t.Context(), slices.Values(numbers(20)), 4, func(_ context.Context, i int) (int, error) {
 					running.Add(1)
 					defer running.Add(-1)
 					time.Sleep(time.Duration(20-i) * time.Second) // 8 fails before 5 does
@@ -68,10 +69,12 @@ func TestTheFirstErrorEndsIt(t *testing.T) {
 						return fmt.Errorf("%d: %w", i, wrong)
 					}
 					return nil
-				})
+				}, func(i int) { dropped[i] = true })
 				require.EqualError(t, err, "5: wrong")
 				require.ErrorIs(t, err, wrong)
 				assert.Zero(t, running.Load(), "no work is left behind")
+				assert.True(t, dropped[6] && dropped[7], "answers that nobody got")
+				assert.False(t, dropped[4] || dropped[5])
 			})
 		})
 	}
@@ -81,7 +84,7 @@ func TestAContextEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop := errors.New("stop")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		err := ordered.Each(ctx, numbers(20), 2, func(ctx context.Context, i int) (int, error) {
+		err := ordered.Each(ctx, slices.Values(numbers(20)), 2, func(ctx context.Context, i int) (int, error) {
 			if i == 4 {
 				<-ctx.Done()
 				return 0, ctx.Err()
@@ -92,8 +95,8 @@ func TestAContextEndsIt(t *testing.T) {
 				cancel(stop)
 			}
 			return nil
-		})
+		}, nil)
 		require.ErrorIs(t, err, stop)
 	})
-	require.NoError(t, ordered.Each(t.Context(), nil, 3, func(context.Context, int) (int, error) { return 0, nil }, func(int, int) error { return nil }))
+	require.NoError(t, ordered.Each(t.Context(), slices.Values([]int(nil)), 3, func(context.Context, int) (int, error) { return 0, nil }, func(int, int) error { return nil }, nil))
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -134,6 +135,54 @@ func TestPrecisionLinears(t *testing.T) {
 				assert.Equal(t, want, counts[want.Name])
 			}
 		})
+	}
+}
+
+// More rows, columns and inner features than a tile, a panel and a block of any kernel hold, and fewer.
+func TestPrecisionSizes(t *testing.T) {
+	exact := load(t, "wide")
+	for _, c := range []struct {
+		precision torch.Precision
+		tolerance float64
+	}{{torch.PrecisionFast, 2e-6}, {torch.PrecisionBFloat16, 0.02}} {
+		fast := loadWith(t, "wide", c.precision)
+		assert.Equal(t, []jit.RewrittenMethod{{Name: "forward", Linear: 3, Fused: 3}}, fast.Rewritten().Methods)
+		for _, shape := range [][]int64{{800}, {1, 800}, {2, 3, 800}, {5, 800}, {3, 67, 800}, {259, 800}, {2, 300, 800}} {
+			x := normal(t, 4, shape...)
+			for range 2 {
+				near(t, call(t, exact, "forward", x), call(t, fast, "forward", x), c.tolerance, fmt.Sprint(c.precision, shape))
+			}
+		}
+		// What is wrong with a number stays in its row.
+		data := make([]float32, 6*800)
+		data[2*800+5], data[4*800+799] = float32(math.NaN()), float32(math.Inf(1))
+		x := tensorOf(t, data, 6, 800)
+		for i, v := range floats(t, call(t, fast, "forward", x).(*torch.Tensor)) {
+			switch row := i / 30; row {
+			case 2:
+				assert.True(t, math.IsNaN(float64(v)), "%v: %d", c.precision, i)
+			case 4: // libraries differ in what GELU makes of -Inf
+			default:
+				assert.False(t, math.IsNaN(float64(v)) || math.IsInf(float64(v), 0), "%v: %d", c.precision, i)
+			}
+		}
+	}
+}
+
+// The same on lower instruction sets, as ATen and oneDNN are told to use.
+func TestPrecisionInstructionSets(t *testing.T) {
+	program, err := os.Executable()
+	require.NoError(t, err)
+	for _, env := range [][]string{
+		{"ATEN_CPU_CAPABILITY=avx2"},
+		{"ATEN_CPU_CAPABILITY=default"},
+		{"ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=SSE41"},
+	} {
+		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestPrecision(Linears|Sizes|EmptyBatch)$", "-test.v")
+		cmd.Env = append(os.Environ(), env...)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%v: %s", env, out)
+		assert.Equal(t, 3, strings.Count(string(out), "\n--- PASS: TestPrecision"), "%v", env)
 	}
 }
 

@@ -1,0 +1,205 @@
+// A product with a packed weight: panels of 24 output features, tiles of 4 rows. A tile's 12 sums, the 3 vectors of a
+// panel's row and a number of x are AVX2's 16 registers. The panels go to whichever thread is free, as cores are
+// seldom equally quick.
+#include "gemm.h"
+
+#include <algorithm>
+
+#include <ATen/Version.h>
+#include <ATen/ops/zeros.h>
+
+#include "parallel.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace tv {
+
+namespace {
+
+constexpr int kVectors = 3, kRows = 4;  // of a tile
+constexpr int64_t kWidth = 8 * kVectors;
+constexpr int64_t kDepth = 768;  // input features at a time: a panel's slice stays in the caches of a core
+constexpr int64_t kBlock = 256;  // rows at a time at most
+
+}  // namespace
+
+#if defined(__x86_64__)
+
+#define TV_AVX2 __attribute__((target("avx2,fma")))
+#define TV_AVX2_INLINE __attribute__((target("avx2,fma"), always_inline)) inline
+
+bool has_gemm() {
+  static const bool yes =
+      at::get_cpu_capability() == "AVX2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return yes;
+}
+
+at::Tensor pack_panels(const at::Tensor& weight) {
+  const int64_t n = weight.size(0), k = weight.size(1), panels = (n + kWidth - 1) / kWidth;
+  auto out = at::zeros({panels, k, kWidth}, weight.options());
+  const float* w = weight.const_data_ptr<float>();
+  float* p = out.mutable_data_ptr<float>();
+  each_index(panels, [&](int64_t panel) {
+    for (int64_t row = panel * kWidth; row < std::min(n, (panel + 1) * kWidth); row++) {
+      float* column = p + panel * k * kWidth + row % kWidth;
+      for (int64_t i = 0; i < k; i++) column[i * kWidth] = w[row * k + i];
+    }
+  });
+  return out;
+}
+
+namespace {
+
+struct Product {
+  const float* x;
+  int64_t in_features;
+  const float* panels;
+  int64_t out_features;
+  Epilogue epilogue;
+  float* y;
+};
+
+// erf to 4.5e-7: a quotient of polynomials, with the coefficients of Eigen's generic_fast_erf_float.
+TV_AVX2_INLINE __m256 erf(__m256 x) {
+  x = _mm256_max_ps(_mm256_set1_ps(-4), _mm256_min_ps(_mm256_set1_ps(4), x));
+  const __m256 x2 = _mm256_mul_ps(x, x);
+  __m256 p = _mm256_set1_ps(-2.72614225801306e-10f);
+  p = _mm256_fmadd_ps(p, x2, _mm256_set1_ps(2.77068142495902e-08f));
+  p = _mm256_fmadd_ps(p, x2, _mm256_set1_ps(-2.10102402082508e-06f));
+  p = _mm256_fmadd_ps(p, x2, _mm256_set1_ps(-5.69250639462346e-05f));
+  p = _mm256_fmadd_ps(p, x2, _mm256_set1_ps(-7.34990630326855e-04f));
+  p = _mm256_fmadd_ps(p, x2, _mm256_set1_ps(-2.95459980854025e-03f));
+  p = _mm256_fmadd_ps(p, x2, _mm256_set1_ps(-1.60960333262415e-02f));
+  __m256 q = _mm256_set1_ps(-1.45660718464996e-05f);
+  q = _mm256_fmadd_ps(q, x2, _mm256_set1_ps(-2.13374055278905e-04f));
+  q = _mm256_fmadd_ps(q, x2, _mm256_set1_ps(-1.68282697438203e-03f));
+  q = _mm256_fmadd_ps(q, x2, _mm256_set1_ps(-7.37332916720468e-03f));
+  q = _mm256_fmadd_ps(q, x2, _mm256_set1_ps(-1.42647390514189e-02f));
+  return _mm256_div_ps(_mm256_mul_ps(x, p), q);
+}
+
+// The first columns of a vector.
+TV_AVX2_INLINE __m256i columns(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+TV_AVX2_INLINE __m256 load(const float* from, int64_t width) {
+  return width >= 8 ? _mm256_loadu_ps(from) : _mm256_maskload_ps(from, columns(width));
+}
+
+// Masked stores are slow on AMD's processors.
+TV_AVX2_INLINE void store(float* to, __m256 v, int64_t width) {
+  if (width >= 8)
+    _mm256_storeu_ps(to, v);
+  else
+    _mm256_maskstore_ps(to, columns(width), v);
+}
+
+// Adds R numbers of x, a column that is stride long, times a panel's row.
+template <int R>
+TV_AVX2_INLINE void step(__m256 (&sum)[R][kVectors], const float* x, int64_t stride, const float* panel) {
+  __m256 w[kVectors];
+#pragma GCC unroll 3
+  for (int v = 0; v < kVectors; v++) w[v] = _mm256_loadu_ps(panel + 8 * v);
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++) {
+    const __m256 a = _mm256_broadcast_ss(x + r * stride);
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; v++) sum[r][v] = _mm256_fmadd_ps(a, w[v], sum[r][v]);
+  }
+}
+
+// R rows of y, over depth input features: the sums go to y where not last, and otherwise what comes of them. width is
+// how many columns of the panel there are.
+template <int R>
+TV_AVX2_INLINE void tile(const Product& p, const float* x, const float* panel, int64_t depth, int64_t row,
+                         int64_t column, int64_t width, bool first, bool last) {
+  __m256 sum[R][kVectors];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; v++) sum[r][v] = _mm256_setzero_ps();
+  for (int64_t i = 0; i < depth; i++) step<R>(sum, x + i, p.in_features, panel + i * kWidth);
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++) {
+    const int64_t at = (row + r) * p.out_features + column;
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; v++) {
+      const int64_t left = width - 8 * v;
+      if (left <= 0) continue;
+      __m256 s = sum[r][v];
+      if (!first) s = _mm256_add_ps(s, load(p.y + at + 8 * v, left));
+      if (last) {
+        if (p.epilogue.bias != nullptr) s = _mm256_add_ps(s, load(p.epilogue.bias + column + 8 * v, left));
+        if (p.epilogue.residual != nullptr) s = _mm256_add_ps(s, load(p.epilogue.residual + at + 8 * v, left));
+      }
+      store(p.y + at + 8 * v, s, left);
+    }
+  }
+}
+
+template <int R>
+TV_AVX2_INLINE void tiles(const Product& p, int64_t k, const float* panel, int64_t depth, int64_t* row, int64_t to,
+                          int64_t column, bool first, bool last) {
+  const int64_t width = std::min(kWidth, p.out_features - column);
+  for (; *row + R <= to; *row += R)
+    tile<R>(p, p.x + *row * p.in_features + k, panel, depth, *row, column, width, first, last);
+}
+
+TV_AVX2_INLINE __m256 activate(__m256 v, Activation a) {
+  if (a == Activation::kReLU) return _mm256_max_ps(_mm256_setzero_ps(), v);  // the second where one is NaN
+  const __m256 half = _mm256_mul_ps(v, _mm256_set1_ps(0.5f));
+  return _mm256_fmadd_ps(half, erf(_mm256_mul_ps(v, _mm256_set1_ps(0.70710678f))), half);
+}
+
+// A panel's columns once more, while they are in the cache: within a tile it would need registers that there are not.
+TV_AVX2_INLINE void activate(const Product& p, int64_t from, int64_t to, int64_t column, int64_t width) {
+  for (int64_t row = from; row < to; row++) {
+    float* y = p.y + row * p.out_features + column;
+    for (int64_t i = 0; i < width; i += 8)
+      store(y + i, activate(load(y + i, width - i), p.epilogue.activation), width - i);
+  }
+}
+
+// A block of rows by a panel.
+TV_AVX2 void block(const Product& p, int64_t from, int64_t to, int64_t panel) {
+  const int64_t steps = (p.in_features + kDepth - 1) / kDepth, depth = (p.in_features + steps - 1) / steps;
+  for (int64_t k = 0; k < p.in_features; k += depth) {
+    const int64_t n = std::min(depth, p.in_features - k), column = panel * kWidth;
+    const float* w = p.panels + (panel * p.in_features + k) * kWidth;
+    const bool first = k == 0, last = k + n >= p.in_features;
+    int64_t row = from;
+    tiles<kRows>(p, k, w, n, &row, to, column, first, last);
+    tiles<2>(p, k, w, n, &row, to, column, first, last);
+    tiles<1>(p, k, w, n, &row, to, column, first, last);
+    if (last && p.epilogue.activation != Activation::kNone)
+      activate(p, from, to, column, std::min(kWidth, p.out_features - column));
+  }
+}
+
+}  // namespace
+
+void gemm(const float* x, int64_t rows, int64_t in_features, const float* panels, int64_t out_features,
+          const Epilogue& epilogue, float* y) {
+  const Product p{x, in_features, panels, out_features, epilogue, y};
+  const int64_t count = (out_features + kWidth - 1) / kWidth, blocks = (rows + kBlock - 1) / kBlock;
+  const int64_t size = ((rows + blocks - 1) / blocks + kRows - 1) / kRows * kRows;
+  each_index(count * blocks, [&](int64_t i) {
+    const int64_t from = i / count * size;
+    block(p, from, std::min(rows, from + size), i % count);
+  });
+}
+
+#else
+
+bool has_gemm() { return false; }
+at::Tensor pack_panels(const at::Tensor& weight) { return weight; }
+void gemm(const float*, int64_t, int64_t, const float*, int64_t, const Epilogue&, float*) {
+  TORCH_CHECK(false, "gemm: not for this processor");
+}
+
+#endif
+
+}  // namespace tv
