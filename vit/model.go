@@ -42,6 +42,8 @@ type Options struct {
 	DType torch.DType
 	// Precision chooses the kernels: jit.LoadOptions.Precision.
 	Precision torch.Precision
+	// Note is jit.LoadOptions.Note.
+	Note func(note string)
 	// Metadata stands in for what the file says of itself.
 	Metadata *Metadata
 	// Task is the task of a file of which nothing says it; one that says another keeps that.
@@ -82,7 +84,7 @@ func LoadModel(path string, o Options) (*Model, error) {
 		}
 		needs = d.Need(o.Metadata.Task)
 	}
-	module, err := jit.Load(path, jit.LoadOptions{Device: o.Device, DType: o.DType, Precision: o.Precision})
+	module, err := jit.Load(path, jit.LoadOptions{Device: o.Device, DType: o.DType, Precision: o.Precision, Note: o.Note})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -54,23 +55,23 @@ func TestStream(t *testing.T) {
 	}
 
 	t.Run("order", func(t *testing.T) {
-		got := ""
+		var got strings.Builder
 		for a, err := range vit.Stream(t.Context(), names(7), vit.StreamOptions{Batch: 3, Calls: 1}, func(ctx context.Context, photos ...transforms.Source) ([]answer, error) {
 			sizes = append(sizes, len(photos))
 			return work(ctx, photos...)
 		}) {
 			require.NoError(t, err)
-			got += a.name
+			got.WriteString(a.name)
 			a.Close()
 		}
-		assert.Equal(t, "abcdefg", got)
+		assert.Equal(t, "abcdefg", got.String())
 		assert.Equal(t, []int{3, 3, 1}, sizes)
 		assert.Zero(t, open.Load())
 	})
 	t.Run("ahead", func(t *testing.T) {
 		// The first call does not end before the second has begun.
 		second := make(chan struct{})
-		got := ""
+		var got strings.Builder
 		for name, err := range vit.Stream(t.Context(), names(2), vit.StreamOptions{Calls: 2}, func(_ context.Context, photos ...transforms.Source) ([]string, error) {
 			if photos[0] == "b" {
 				close(second)
@@ -80,9 +81,9 @@ func TestStream(t *testing.T) {
 			return []string{photos[0].(string)}, nil
 		}) {
 			require.NoError(t, err)
-			got += name
+			got.WriteString(name)
 		}
-		assert.Equal(t, "ab", got)
+		assert.Equal(t, "ab", got.String())
 	})
 	t.Run("left", func(t *testing.T) {
 		for a, err := range stream(8, vit.StreamOptions{Batch: 2}) {
@@ -94,7 +95,7 @@ func TestStream(t *testing.T) {
 	})
 	t.Run("error", func(t *testing.T) {
 		wrong := errors.New("wrong")
-		got := ""
+		var got strings.Builder
 		var last error
 		for name, err := range vit.Stream(t.Context(), names(8), vit.StreamOptions{Batch: 2, Calls: 3}, func(_ context.Context, photos ...transforms.Source) ([]string, error) {
 			if photos[0] == "e" {
@@ -103,11 +104,11 @@ func TestStream(t *testing.T) {
 			return []string{photos[0].(string), photos[1].(string)}, nil
 		}) {
 			if last = err; err == nil {
-				got += name
+				got.WriteString(name)
 			}
 		}
 		assert.ErrorIs(t, last, wrong)
-		assert.Equal(t, "abcd", got)
+		assert.Equal(t, "abcd", got.String())
 	})
 	t.Run("too few", func(t *testing.T) {
 		for _, err := range vit.Stream(t.Context(), names(1), vit.StreamOptions{}, func(context.Context, ...transforms.Source) ([]int, error) { return nil, nil }) {

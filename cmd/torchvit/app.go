@@ -204,6 +204,11 @@ func (a *app) precisionFlag(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("precision", cobra.FixedCompletions([]string{"exact", "fast", "bfloat16"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
+// note prints, once for each model file, what its precision's rewrite says of itself.
+func (a *app) note(path string) func(string) {
+	return func(note string) { fmt.Fprintf(a.stderr, "torchvit: %s: precision %s: %s\n", path, a.precision, note) }
+}
+
 // printJSON writes one indented JSON value.
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.stdout)

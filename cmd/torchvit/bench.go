@@ -29,6 +29,7 @@ type benchOptions struct {
 	size    string
 	method  string
 	dtype   string
+	sweep   bool
 }
 
 func newBenchCommand(a *app) *cobra.Command {
@@ -38,14 +39,25 @@ func newBenchCommand(a *app) *cobra.Command {
 		Short: "Measure latency, throughput and memory",
 		Long: "bench runs a method on noise of the model's input size, after warm-up runs, and prints the latency\n" +
 			"of a call, the throughput of all lanes, the time that the same call takes from C++ alone, and the\n" +
-			"peak of resident memory. Preprocess is not part of it.",
+			"peak of resident memory. Preprocess is not part of it. --sweep measures one lane of 1, 2, 4 ... threads,\n" +
+			"and lanes that share the cores, each in a process of its own, and names the best.",
 		Example: "  torchvit bench vit_tiny.pt\n" +
 			"  torchvit bench vit_tiny.pt --batch 8 --rounds 50 --threads 4\n" +
+			"  torchvit bench vit_tiny.pt --sweep --precision fast\n" +
 			"  torchvit bench vit_tiny.pt --lanes 2 --threads 1 --seconds 10 --json",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.bench(cmd.Context(), args[0], o)
+			if !o.sweep {
+				return a.bench(cmd.Context(), args[0], o)
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			if a.lanes != 0 || a.threads != 0 {
+				return usagef("--sweep tries --lanes and --threads itself: want neither of them")
+			}
+			return a.sweep(cmd.Context(), args[0], cmd.Flags())
 		},
 	}
 	flags := cmd.Flags()
@@ -56,6 +68,7 @@ func newBenchCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.size, "size", "", "`HEIGHTxWIDTH` of the input (default: the model file's)")
 	flags.StringVar(&o.method, "method", "forward", "`name` of the method, one that takes a batch of photos")
 	flags.StringVar(&o.dtype, "dtype", "", "cast the module and the input to this `type`: float32, bfloat16, float16, float64")
+	flags.BoolVar(&o.sweep, "sweep", false, "measure ways to share the cores between lanes and threads")
 	completeDType(cmd)
 	a.precisionFlag(cmd)
 	return cmd
@@ -156,7 +169,7 @@ func (a *app) bench(ctx context.Context, path string, o benchOptions) error {
 		Torch: info.Version, Device: device.String(), Precision: a.precision, Lanes: info.LaneThreads, WarmUp: o.warmup,
 	}
 	start := time.Now()
-	model, err := vit.LoadModel(path, vit.Options{Device: device, DType: dtype, Precision: a.precision, Metadata: meta})
+	model, err := vit.LoadModel(path, vit.Options{Device: device, DType: dtype, Precision: a.precision, Note: a.note(path), Metadata: meta})
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/torchvit/torchvit/torch"
 )
 
 func TestBench(t *testing.T) {
@@ -29,6 +32,39 @@ func TestBench(t *testing.T) {
 
 	stdout, _ = ok(t, "bench", tiny(t, "identity.pt"), "--size", "8x8", "--seconds", "0.01", "--dtype", "bfloat16")
 	assert.Contains(t, stdout, "bfloat16 [1, 3, 8, 8]")
+}
+
+func TestBenchSweep(t *testing.T) {
+	assert.Equal(t, []sweepSetting{{1, 1}}, sweepSettings(1))
+	assert.Equal(t, []sweepSetting{{1, 1}, {1, 2}, {2, 1}}, sweepSettings(2))
+	assert.Equal(t, []sweepSetting{{1, 1}, {1, 2}, {1, 4}, {1, 6}, {2, 3}, {4, 1}, {6, 1}}, sweepSettings(6))
+
+	run := func(args ...string) (string, string, error) {
+		cmd, stdout, stderr := program(t, []string{"GOMAXPROCS=2"}, append([]string{"bench", generated(t, "vit_reference.pt"), "--sweep"}, args...)...)
+		err := cmd.Run()
+		return stdout.String(), stderr.String(), err
+	}
+	stdout, stderr, err := run("--rounds", "2", "--size", "64x96", "--precision", "fast", "--json")
+	require.NoError(t, err, stderr)
+	var r sweepReport
+	require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+	require.Len(t, r.Runs, 3)
+	assert.Equal(t, [][]int{{1}, {2}, {1, 1}}, [][]int{r.Runs[0].Lanes, r.Runs[1].Lanes, r.Runs[2].Lanes})
+	for _, got := range r.Runs {
+		assert.Equal(t, torch.PrecisionFast, got.Precision)
+		assert.Equal(t, []int64{1, 3, 64, 96}, got.Shape)
+		assert.LessOrEqual(t, got.Throughput, r.Runs[r.Throughput].Throughput)
+		assert.GreaterOrEqual(t, got.Median, r.Runs[r.Latency].Median)
+	}
+	var text strings.Builder
+	require.NoError(t, r.print(&text))
+	assert.Equal(t, 1, strings.Count(text.String(), "most photos"))
+	assert.Equal(t, 1, strings.Count(text.String(), "shortest call"))
+
+	_, stderr, err = run("--size", "225x224")
+	require.Error(t, err)
+	assert.Contains(t, stderr, "multiples")
+	assert.Contains(t, fails(t, exitUsage, "bench", generated(t, "vit_reference.pt"), "--sweep", "--lanes", "2"), "--sweep")
 }
 
 func TestBenchSummary(t *testing.T) {

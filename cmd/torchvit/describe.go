@@ -73,7 +73,7 @@ func (a *app) describeFlags(cmd *cobra.Command) *describing {
 // vit.TaskAttention, is what the command is for: that of a file of which nothing says it. A file that lacks
 // what its task needs is an error that says which flags give it.
 func (d *describing) options(path, task string, device torch.Device) (vit.Options, error) {
-	o := vit.Options{Device: device, Precision: d.app.precision}
+	o := vit.Options{Device: device, Precision: d.app.precision, Note: d.app.note(path)}
 	known, err := vit.Describe(path)
 	if err != nil {
 		return o, err

@@ -86,7 +86,7 @@ func (a *app) run(cmd *cobra.Command, path string, o runOptions) error {
 			return fmt.Errorf("--input %s: %w", o.inputs[i], err)
 		}
 	}
-	module, err := jit.Load(path, jit.LoadOptions{Device: device, DType: dtype, Precision: a.precision})
+	module, err := jit.Load(path, jit.LoadOptions{Device: device, DType: dtype, Precision: a.precision, Note: a.note(path)})
 	if err != nil {
 		return err
 	}

@@ -238,7 +238,7 @@ func loadSegmenter(path string, f *segmentFlags, o vit.Options) (*segmenter, err
 	if err != nil {
 		return nil, err
 	}
-	h, err := seg.LoadHead(f.head, vit.Options{Device: o.Device, DType: o.DType, Precision: o.Precision})
+	h, err := seg.LoadHead(f.head, vit.Options{Device: o.Device, DType: o.DType, Precision: o.Precision, Note: o.Note})
 	if err != nil {
 		model.Close()
 		return nil, fmt.Errorf("--head: %w", err)

@@ -63,6 +63,9 @@ type LoadOptions struct {
 	// (ErrPrecision). CPU only, and not together with DType. A module whose code is not understood runs as it is;
 	// Module.Rewritten tells.
 	Precision torch.Precision
+	// Note is called with what Rewritten().Note says, where it says something: that nothing was done, and why, or
+	// that it is slower than it looks.
+	Note func(note string)
 	// ExtraFiles names extra files to read; ExtraFile gives their content.
 	ExtraFiles []string
 	// Unchecked leaves out the check of structure and checksums. libtorch's own reader can crash the
@@ -147,6 +150,9 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 		return nil, err
 	}
 	m.precision, m.rewritten = o.Precision, rewritten
+	if o.Note != nil && rewritten.Note != "" {
+		o.Note(rewritten.Note)
+	}
 	m.extra = map[string]string{}
 	for k, v := range files {
 		m.extra[k], _ = v.(string)
