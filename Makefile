@@ -7,7 +7,7 @@
 #   make bench-go  the packages' own benchmarks; BENCH=regexp chooses, COUNT=n repeats
 #   make fmt     format Go, C++ and Python
 #   make build   bin/torchvit and the shim
-#   make cuda    the tests that need a GPU; fails where there is none
+#   make cuda    the tests that need a GPU, and the benchmarks there; fails where there is none
 #   make compat  the boundary tests against torch 2.11, in an environment of its own
 #   make clean   remove what was built, but not the virtual environments and the cache
 SHELL := bash
@@ -164,8 +164,9 @@ fmt: $(DEV_STAMP)
 
 # TORCHVIT_REQUIRE_CUDA makes the tests that would skip without a GPU fail.
 .PHONY: cuda
-cuda: build models
+cuda: build models $(BENCH_STAMP)
 	TORCHVIT_REQUIRE_CUDA=1 $(GO) test -count=1 -p 1 -timeout 20m -run CUDA $(PACKAGES)
+	$(BENCH_VENV)/bin/python scripts/bench.py --device cuda --batch 1 8 64
 
 COMPAT := .venv-compat
 COMPAT_STAMP := $(COMPAT)/.torchvit-$(call hash,scripts/requirements-compat.txt)

@@ -392,7 +392,7 @@ def compare(
             left_out.append(f"{engine}: {error}")
             print(f"{engine} left out: {error}", file=sys.stderr)
     photos = settings["workload"] == "photo"
-    count = max(4 if photos else 1, round(0.5 / workers[0].run(3)))
+    count = max(4 if photos else 1, round(0.3 / workers[0].run(2)))
     for k in range(rounds + 1):
         for worker in workers[k % len(workers) :] + workers[: k % len(workers)]:
             seconds = worker.run(count)
@@ -604,7 +604,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=every, default=every, help="which")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each engine")
-    parser.add_argument("--rounds", type=int, default=11, help="timed rounds")
+    parser.add_argument("--rounds", type=int, default=10, help="timed rounds")
     parser.add_argument(
         "--bfloat16", action="store_true", help="bfloat16 also where the processor cannot do it"
     )

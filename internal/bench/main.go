@@ -123,7 +123,7 @@ func open(ctx context.Context, s settings, o vit.Options) (bench, error) {
 	if err := module.Eval(); err != nil {
 		return nil, err
 	}
-	f := &forward{module: module}
+	f := &forward{module: module, cuda: o.Device.IsCUDA()}
 	own := torch.Own(&f.scope)
 	x, err := own(torch.LoadNpy(s.Input))
 	if err == nil && o.DType != torch.InvalidDType {
@@ -150,6 +150,7 @@ func open(ctx context.Context, s settings, o vit.Options) (bench, error) {
 // forward calls a module on a tensor, or a list of them.
 type forward struct {
 	module *jit.Module
+	cuda   bool
 	scope  torch.Scope
 	input  any
 }
@@ -171,12 +172,28 @@ func (f *forward) answer(ctx context.Context, path string) error {
 func (f *forward) calls(ctx context.Context, n int) error {
 	for range n {
 		answer, err := f.module.Forward(ctx, f.input)
+		if err == nil && f.cuda {
+			err = fetch(answer)
+		}
+		torch.CloseAll(answer)
 		if err != nil {
 			return err
 		}
-		torch.CloseAll(answer)
 	}
 	return nil
+}
+
+// fetch brings an answer to the host, as Python's side does.
+func fetch(answer any) (err error) {
+	torch.Tensors(answer, func(t *torch.Tensor) {
+		if err == nil {
+			var host *torch.Tensor
+			if host, err = t.To(torch.CPU); err == nil {
+				host.Close()
+			}
+		}
+	})
+	return err
 }
 
 func (f *forward) forwards(ctx context.Context, n int) error { return f.calls(ctx, n) }
