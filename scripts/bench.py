@@ -392,7 +392,7 @@ def compare(
             left_out.append(f"{engine}: {error}")
             print(f"{engine} left out: {error}", file=sys.stderr)
     photos = settings["workload"] == "photo"
-    count = max(4 if photos else 1, round(0.3 / workers[0].run(2)))
+    count = max(2 if photos else 1, round(0.3 / workers[0].run(2)))
     for k in range(rounds + 1):
         for worker in workers[k % len(workers) :] + workers[: k % len(workers)]:
             seconds = worker.run(count)
@@ -567,7 +567,7 @@ def batches(workload: str, asked: list[int]) -> list[int]:
     return [1] if workload in ("segmentation", "detection") else asked
 
 
-def chosen(args: argparse.Namespace, workload: str) -> list[str]:
+def chosen(args: argparse.Namespace, workload: str, batch: int) -> list[str]:
     """The engines of a workload, in the table's order."""
     if args.device != "cpu":
         known: tuple[str, ...] = CUDA_ENGINES
@@ -578,6 +578,8 @@ def chosen(args: argparse.Namespace, workload: str) -> list[str]:
     if workload == "detection":
         # torch.compile breaks at each of its decisions; torchvision's operators have no bfloat16.
         known = tuple(e for e in known if e not in ("compile", "eager-bf16", "eager-half"))
+    if batch > 1:
+        known = tuple(e for e in known if e != "compile")  # a minute each time, to say the same
     asked = [e for e in known if e in args.engines]
     if not native_bfloat16() and args.device == "cpu" and not args.bfloat16:
         asked = [e for e in asked if not e.endswith(("bf16", "bfloat16"))]
@@ -618,7 +620,7 @@ def main() -> None:
     print(f"{machine()}; {args.threads} threads\n{versions()}")
     for workload in args.workloads:
         for batch in batches(workload, args.batch):
-            engines = chosen(args, workload)
+            engines = chosen(args, workload, batch)
             with tempfile.TemporaryDirectory() as folder:
                 program = Path(folder) / "bench"
                 subprocess.run(

@@ -90,6 +90,7 @@ type parityCase struct {
 // python answers the cases: the arrays of each by name.
 func python(t *testing.T, cases []parityCase) []map[string]*npy.Array {
 	t.Helper()
+	testmain.NotShort(t)
 	dir := t.TempDir()
 	list, err := json.Marshal(cases)
 	require.NoError(t, err)

@@ -24,9 +24,6 @@ func TestAttentionIsPythons(t *testing.T) {
 	for _, name := range []string{"coffee.jpg", "chelsea.png", "portrait.jpg", "panorama.jpg", "tiny.png", "cmyk.jpg", "palette.png"} {
 		photos = append(photos, filepath.Join(root, "testdata", "images", name))
 	}
-	if testing.Short() {
-		models, photos = models[1:2], photos[:2]
-	}
 	file := filepath.Join(t.TempDir(), "attention.npz")
 	reference(t, "attention", append(append([]string{"--out", file, "--models"}, models...), append([]string{"--photos"}, photos...)...)...)
 	want := loadNpz(t, file)

@@ -18,6 +18,7 @@ import (
 // reference runs a command of testdata/reference.py with as many threads as this process has.
 func reference(t testing.TB, command string, args ...string) {
 	t.Helper()
+	testmain.NotShort(t)
 	info, err := torch.RuntimeInfo()
 	require.NoError(t, err)
 	testmain.RunPython(t, append([]string{"vit/testdata/reference.py", command, "--threads", strconv.Itoa(info.LaneThreads[0])}, args...)...)

@@ -84,6 +84,7 @@ func nontrivial(t *testing.T, values ...float64) {
 
 // TestEvalIsPythons runs the three models over the scenes, here and in Python, and compares all figures.
 func TestEvalIsPythons(t *testing.T) {
+	testmain.NotShort(t)
 	var want struct {
 		Detection struct {
 			Results []map[string]any
@@ -432,6 +433,7 @@ func TestMaskOptions(t *testing.T) {
 
 // TestEvalOfMasks measures masks against ground truth that is made of them: some shifted, some left out.
 func TestEvalOfMasks(t *testing.T) {
+	testmain.NotShort(t)
 	e := &detectionEvaluation{set: &dataset.Set{}}
 	truth := &coco.Dataset{Categories: []coco.Category{{ID: 3, Name: "cat"}, {ID: 7, Name: "dog"}}}
 	for i := range 6 {

@@ -15,6 +15,7 @@ import (
 // TestClassifyFilesOfOtherLibraries takes bare traces with the configuration files that timm and transformers
 // save beside them, and no flags: the scores of their own processors and of torch.jit.load, bit for bit.
 func TestClassifyFilesOfOtherLibraries(t *testing.T) {
+	testmain.NotShort(t)
 	var photos []string
 	for _, name := range []string{"chelsea.png", "coffee.jpg", "portrait.jpg", "panorama.jpg", "grey.jpg", "palette.png", "cmyk.jpg", "tiny.png"} {
 		photos = append(photos, photoFile(t, name))

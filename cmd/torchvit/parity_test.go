@@ -21,6 +21,7 @@ import (
 // importing torch takes longer than the work.
 func pythonRuns(t *testing.T, runs [][]string) []string {
 	t.Helper()
+	testmain.NotShort(t)
 	const script = `
 import json, sys
 sys.path.insert(0, "scripts")

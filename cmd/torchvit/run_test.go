@@ -142,6 +142,7 @@ func TestRunCasts(t *testing.T) {
 // TestRunOnPreprocessIsForward takes the way through files, preprocess and then run, against parity.py's dump
 // of the same photos.
 func TestRunOnPreprocessIsForward(t *testing.T) {
+	testmain.NotShort(t)
 	dir := t.TempDir()
 	cases := []map[string]any{
 		{"id": "classification", "model": generated(t, "vit_reference.pt"), "images": []string{photoFile(t, "coffee.jpg")}},

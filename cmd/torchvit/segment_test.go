@@ -17,6 +17,7 @@ import (
 // TestSegmentFormats has Python read every form of the answer: the masks are those of transformers'
 // image-segmentation pipeline, decoded by Pillow and pycocotools.
 func TestSegmentFormats(t *testing.T) {
+	testmain.NotShort(t)
 	root := testmain.Root(t)
 	model := filepath.Join(root, "testdata", "models", "garments_segmentation.pt")
 	var photos []string

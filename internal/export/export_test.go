@@ -41,6 +41,7 @@ type report struct {
 // TestEverySourceGivesPythonsBits exports a tiny model of each source, with a check of every method against
 // the library's own in Python, and replays the files here.
 func TestEverySourceGivesPythonsBits(t *testing.T) {
+	testmain.NotShort(t)
 	dir := t.TempDir()
 	out := testmain.RunPython(t, "internal/export/testdata/models.py", dir)
 	var reports map[string]report
@@ -124,6 +125,7 @@ func TestEverySourceGivesPythonsBits(t *testing.T) {
 
 // TestCommandLine is export.py as a user types it, with code of the user's own in another folder.
 func TestCommandLine(t *testing.T) {
+	testmain.NotShort(t)
 	dir, script := t.TempDir(), filepath.Join(testmain.Root(t), "scripts", "export.py")
 	code := "from torch import nn\nmodel = nn.Sequential(nn.Conv2d(3, 5, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "mine.py"), []byte(code), 0o644))

@@ -155,6 +155,15 @@ func Python(t testing.TB) string {
 	return p
 }
 
+// NotShort skips a comparison with Python under -short: the race detector and the sanitizers look at memory that is
+// shared, not at numbers, which `make test` compares without them.
+func NotShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("compares with Python: not with -short")
+	}
+}
+
 // RunPython runs a script with arguments in the repository's folder and gives its output.
 func RunPython(t testing.TB, args ...string) string {
 	t.Helper()
