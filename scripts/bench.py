@@ -44,7 +44,6 @@ ENGINES = (
     "eager", "torchscript", "compile", "eager-bf16", "onnxruntime", "openvino", "openvino-bf16",
     "go-exact", "go-fast", "go-bfloat16",
 )  # fmt: skip
-PHOTO_ENGINES = ("torchscript", "go-exact", "go-fast", "go-bfloat16")
 CUDA_ENGINES = ("eager", "torchscript", "compile", "eager-bf16", "eager-half",
                 "go-exact", "go-as-bfloat16", "go-as-float16")  # fmt: skip
 NAMES = {
@@ -223,19 +222,20 @@ def photo_call(model: Any, settings: dict[str, Any]) -> tuple[Call, Call]:
     )
 
     def pixels() -> Any:
-        return torch.stack([preprocess(Image.open(p).convert("RGB")) for p in settings["photos"]])
+        images = [preprocess(Image.open(p).convert("RGB")) for p in settings["photos"]]
+        return torch.stack(images).to(settings["device"])
 
     def call() -> np.ndarray:
         x = pixels()
         with torch.inference_mode():
             scores = model(x).softmax(-1)
-        return scores.topk(5).values.numpy()
+        return scores.topk(5).values.cpu().numpy()
 
     prepared = pixels()
 
     def forward() -> np.ndarray:
         with torch.inference_mode():
-            return model(prepared).numpy()
+            return model(prepared).cpu().numpy()
 
     return call, forward
 
@@ -392,6 +392,8 @@ def compare(
             left_out.append(f"{engine}: {error}")
             print(f"{engine} left out: {error}", file=sys.stderr)
     photos = settings["workload"] == "photo"
+    if not workers:
+        return [], left_out
     count = max(2 if photos else 1, round(0.3 / workers[0].run(2)))
     for k in range(rounds + 1):
         for worker in workers[k % len(workers) :] + workers[: k % len(workers)]:
@@ -502,7 +504,7 @@ def table(rows: list[Row]) -> str:
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Draws a bar for each engine's time in each workload, as a ratio to the first engine's."""
+    """Draws a bar for each engine's milliseconds in each workload."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -525,7 +527,9 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         axis.invert_yaxis()
         axis.set_xlim(0, 1.18 * max(r.ms for r in rows))
         axis.set_title(
-            f"{TITLES[result['workload']]}, batch {result['batch']}", fontsize=9, loc="left"
+            f"{TITLES.get(result['workload'], result['workload'])}, batch {result['batch']}",
+            fontsize=9,
+            loc="left",
         )
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
@@ -551,7 +555,7 @@ def document(results: list[dict[str, Any]], args: argparse.Namespace, figure: st
         rows = result["rows"]
         lines += [
             "",
-            f"## {TITLES[result['workload']]}, batch {result['batch']}",
+            f"## {TITLES.get(result['workload'], result['workload'])}, batch {result['batch']}",
             "",
             f"{rows[0].rounds} rounds.",
             "",
@@ -569,12 +573,9 @@ def batches(workload: str, asked: list[int]) -> list[int]:
 
 def chosen(args: argparse.Namespace, workload: str, batch: int) -> list[str]:
     """The engines of a workload, in the table's order."""
-    if args.device != "cpu":
-        known: tuple[str, ...] = CUDA_ENGINES
-    elif workload == "photo":
-        known = PHOTO_ENGINES
-    else:
-        known = ENGINES
+    known: tuple[str, ...] = ENGINES if args.device == "cpu" else CUDA_ENGINES
+    if workload == "photo":
+        known = tuple(e for e in known if e == "torchscript" or e.startswith("go-"))
     if workload == "detection":
         # torch.compile breaks at each of its decisions; torchvision's operators have no bfloat16.
         known = tuple(e for e in known if e not in ("compile", "eager-bf16", "eager-half"))
@@ -630,6 +631,8 @@ def main() -> None:
                 settings = prepare(workload, batch, Path(folder), onnx)
                 settings |= {"threads": args.threads, "device": args.device}
                 rows, left_out = compare(settings, engines, args.rounds, program)
+            if not rows:
+                continue
             results.append(
                 {"workload": workload, "batch": batch, "rows": rows, "left_out": left_out}
             )

@@ -589,10 +589,16 @@ class Wide(nn.Module):
         super().__init__()
         torch.manual_seed(6)
         self.a, self.b, self.c = nn.Linear(800, 30), nn.Linear(30, 53), nn.Linear(53, 30)
+        self.one = nn.Parameter(torch.tensor([0.5]))
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.gelu(self.a(x))
         return self.c(F.relu(self.b(h))) + h
+
+    @torch.jit.export
+    def spread(self, x: Tensor) -> Tensor:
+        """One bias for all outputs."""
+        return F.linear(x, self.a.weight, self.one)
 
 
 EXTRA = {"labels.json": '["cat","dog"]', "note.txt": "Grüße\n", "blob.bin": bytes(range(256))}

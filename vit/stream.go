@@ -31,9 +31,10 @@ var errStopped = errors.New("stopped")
 //			return model.Classify(ctx, 5, photos...)
 //		}) {
 //
-// The first error ends it, after the answers of the photos before that call. photos is read on another goroutine,
-// no further ahead than twice Calls. An answer is the caller's, to close where it has a Close; those that a loop which
-// is left does not get are closed.
+// The first error ends it, after the answers of the photos before that call. photos is read on another goroutine, at
+// most twice Calls batches and one more ahead; where it waits for something, as for a camera, it must end with ctx, since
+// a loop that is left waits for it. An answer is the caller's, to close where it has a Close or tensors; those that a loop
+// which is left does not get are closed.
 func Stream[Answer any](ctx context.Context, photos iter.Seq[transforms.Source], o StreamOptions, work func(ctx context.Context, photos ...transforms.Source) ([]Answer, error)) iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		var none Answer
@@ -52,8 +53,13 @@ func Stream[Answer any](ctx context.Context, photos iter.Seq[transforms.Source],
 		}
 		drop := func(answers []Answer) {
 			for _, answer := range answers {
-				if c, ok := any(answer).(io.Closer); ok {
-					c.Close()
+				switch a := any(answer).(type) {
+				case io.Closer:
+					a.Close()
+				case interface{ Close() }:
+					a.Close()
+				default:
+					torch.CloseAll(a)
 				}
 			}
 		}

@@ -16,6 +16,11 @@
 
 namespace tv {
 
+#if defined(__x86_64__)
+
+#define TV_AVX2 __attribute__((target("avx2,fma")))
+#define TV_AVX2_INLINE __attribute__((target("avx2,fma"), always_inline)) inline
+
 namespace {
 
 constexpr int kVectors = 3, kRows = 4;  // of a tile
@@ -24,11 +29,6 @@ constexpr int64_t kDepth = 768;  // input features at a time: a panel's slice st
 constexpr int64_t kBlock = 256;  // rows at a time at most
 
 }  // namespace
-
-#if defined(__x86_64__)
-
-#define TV_AVX2 __attribute__((target("avx2,fma")))
-#define TV_AVX2_INLINE __attribute__((target("avx2,fma"), always_inline)) inline
 
 bool has_gemm() {
   static const bool yes =

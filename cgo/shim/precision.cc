@@ -1,10 +1,10 @@
 // The precisions Fast and BFloat16.
 //
 // A module is frozen, so that its weights are constants of its graphs, and the graphs are rewritten: linear layers
-// become oneDNN's with the weights in the layout of its kernels and with the activation, the layer scale and the
-// residual that follow fused into them; attention in plain operators becomes one call; a convolution that embeds
-// patches becomes a linear layer. Weights are packed one after the other, and each original goes before the next one
-// is packed.
+// become oneDNN's, or gemm.h's, with the weights in the layout of the kernels and with the activation, the layer scale
+// and the residual that follow fused into them; attention in plain operators becomes one call; a convolution that
+// embeds patches becomes a linear layer. Weights are packed one after the other, and each original goes before the next
+// one is packed.
 #include "precision.h"
 
 #include <algorithm>
@@ -563,7 +563,8 @@ class Rewriter {
     const auto bias = torch::jit::toIValue(site.bias());
     if (!bias) return false;
     return bias->isNone() || !bias->isTensor() || !bias->toTensor().defined() ||
-           (is_float_matrix(bias->toTensor()) && bias->toTensor().dim() == 1);
+           (is_float_matrix(bias->toTensor()) && bias->toTensor().dim() == 1 &&
+            bias->toTensor().size(0) == weight->size(0));  // one of size 1 would be spread
   }
 
   static std::optional<std::vector<int64_t>> ints(const Value* v) {

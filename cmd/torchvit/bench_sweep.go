@@ -72,7 +72,19 @@ func (a *app) sweep(ctx context.Context, path string, flags *pflag.FlagSet) erro
 				return context.Cause(ctx)
 			}
 			lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-			return errors.New(strings.TrimPrefix(lines[len(lines)-1], "torchvit: "))
+			said := strings.TrimPrefix(lines[len(lines)-1], "torchvit: ")
+			switch code := cmd.ProcessState.ExitCode(); {
+			case code == exitUsage:
+				return usagef("%s", said)
+			case code == exitError && said != "":
+				return errors.New(said)
+			}
+			return fmt.Errorf("%d lanes of %d threads: %w", s.lanes, s.threads, err) // killed, for instance
+		}
+		if i == 0 {
+			if _, err := stderr.WriteTo(a.stderr); err != nil {
+				return err
+			}
 		}
 		run := &benchReport{}
 		if err := json.Unmarshal(stdout.Bytes(), run); err != nil {

@@ -47,7 +47,7 @@ func eachImageKeepsTheOrder(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, strings.Join(paths, "\n")+"\n", out.String())
 	assert.Equal(t, "wrote "+strings.Join(paths, ".png\nwrote ")+".png\n", errs.String())
-	assert.EqualValues(t, 3, most.Load(), "as many at once as there are lanes")
+	assert.EqualValues(t, 4, most.Load(), "one more at once than there are lanes")
 }
 
 func TestEachImageStopsAtTheFirstError(t *testing.T) {

@@ -238,7 +238,11 @@ func loadSegmenter(path string, f *segmentFlags, o vit.Options) (*segmenter, err
 	if err != nil {
 		return nil, err
 	}
-	h, err := seg.LoadHead(f.head, vit.Options{Device: o.Device, DType: o.DType, Precision: o.Precision, Note: o.Note})
+	headOptions := vit.Options{Device: o.Device, DType: o.DType, Precision: o.Precision}
+	if o.Note != nil {
+		headOptions.Note = func(note string) { o.Note("--head " + f.head + ": " + note) }
+	}
+	h, err := seg.LoadHead(f.head, headOptions)
 	if err != nil {
 		model.Close()
 		return nil, fmt.Errorf("--head: %w", err)

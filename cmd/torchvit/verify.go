@@ -52,7 +52,7 @@ func newVerifyCommand(a *app) *cobra.Command {
 			defer bar.finish()
 			var failed []error
 			for _, path := range args {
-				report, err := vit.Verify(cmd.Context(), path, vit.Options{Device: device, Precision: a.precision})
+				report, err := vit.Verify(cmd.Context(), path, vit.Options{Device: device, Precision: a.precision, Note: a.note(path)})
 				if err != nil {
 					return err
 				}

@@ -20,7 +20,7 @@ type job[Item, Answer any] struct {
 // Each runs work on the items, up to workers of them at once, and add on each item's answer, in order, on the
 // caller's goroutine; items are taken on another one. Work begins only where few answers wait to be added: twice the
 // workers. The first error of work or add, in the items' order, ends it, and so does ctx, with its cause. No work is
-// left behind; answers that add did not get go to drop, where that is not nil.
+// left behind, so items must end when ctx does; answers that add did not get go to drop, where that is not nil.
 func Each[Item, Answer any](ctx context.Context, items iter.Seq[Item], workers int, work func(context.Context, Item) (Answer, error), add func(Item, Answer) error, drop func(Answer)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	workers = max(1, workers)
@@ -39,6 +39,9 @@ func Each[Item, Answer any](ctx context.Context, items iter.Seq[Item], workers i
 		defer close(next)
 		for item := range items {
 			j := &job[Item, Answer]{item, make(chan result[Answer], 1)}
+			if stopped = ctx.Err() != nil; stopped {
+				return
+			}
 			select {
 			case order <- j:
 			case <-ctx.Done():
@@ -64,6 +67,9 @@ func Each[Item, Answer any](ctx context.Context, items iter.Seq[Item], workers i
 	for j := range order {
 		select {
 		case r := <-j.done:
+			if r.err != nil && ctx.Err() != nil {
+				return context.Cause(ctx) // and not what work made of it
+			}
 			if r.err == nil {
 				r.err = add(j.item, r.answer)
 			}

@@ -146,7 +146,9 @@ func TestPrecisionSizes(t *testing.T) {
 		tolerance float64
 	}{{torch.PrecisionFast, 2e-6}, {torch.PrecisionBFloat16, 0.02}} {
 		fast := loadWith(t, "wide", c.precision)
-		assert.Equal(t, []jit.RewrittenMethod{{Name: "forward", Linear: 3, Fused: 3}}, fast.Rewritten().Methods)
+		assert.Equal(t, []jit.RewrittenMethod{{Name: "forward", Linear: 3, Fused: 3}, {Name: "spread", Left: 1}}, fast.Rewritten().Methods)
+		one := normal(t, 5, 3, 800)
+		near(t, call(t, exact, "spread", one), call(t, fast, "spread", one), c.tolerance, "a bias of size 1")
 		for _, shape := range [][]int64{{800}, {1, 800}, {2, 3, 800}, {5, 800}, {3, 67, 800}, {259, 800}, {2, 300, 800}} {
 			x := normal(t, 4, shape...)
 			for range 2 {
