@@ -546,6 +546,7 @@ def document(results: list[dict[str, Any]], args: argparse.Namespace, figure: st
         "Written by `make bench`: the engines run in turn in one run, on the same files and cores,",
         "in an order that changes; each is a process of its own. Times are medians, ratios are",
         "medians of the ratios within the rounds. What each column is: `scripts/bench.py --help`.",
+        "All digits are in the .json file beside this page.",
         "",
         f"Machine: {machine()}; {args.threads} threads; {versions()}.",
         "",
