@@ -111,6 +111,64 @@ TV_AVX2_INLINE void step(__m256 (&sum)[R][kVectors], const float* x, int64_t str
   }
 }
 
+// Sets s to the sums over the first depth / 8 * 8 input features, eight at a time. In assembly, as every instruction
+// counts where a core shares its decoder with a neighbour: compilers add moves and loads, which take 4 to 12 % of the
+// time.
+TV_AVX2_INLINE int64_t steps(__m256 (&s)[4][kVectors], const float* x, int64_t stride, const float* panel,
+                             int64_t depth) {
+  int64_t left = depth / 8;
+  if (left == 0) return 0;
+  const float* x2 = x + 2 * stride;
+  // clang-format off
+  asm volatile(
+      ".irp sum, %[s00], %[s01], %[s02], %[s10], %[s11], %[s12], %[s20], %[s21], %[s22], %[s30], %[s31], %[s32]\n"
+      "vxorps \\sum, \\sum, \\sum\n"
+      ".endr\n"
+      ".p2align 5\n"
+      "1:\n"
+      ".irp k, 0, 1, 2, 3, 4, 5, 6, 7\n"
+      "vmovups 96 * \\k(%[panel]), %%ymm0\n"
+      "vmovups 96 * \\k + 32(%[panel]), %%ymm1\n"
+      "vmovups 96 * \\k + 64(%[panel]), %%ymm2\n"
+      "vbroadcastss 4 * \\k(%[x]), %%ymm3\n"
+      "vfmadd231ps %%ymm0, %%ymm3, %[s00]\n"
+      "vfmadd231ps %%ymm1, %%ymm3, %[s01]\n"
+      "vfmadd231ps %%ymm2, %%ymm3, %[s02]\n"
+      "vbroadcastss 4 * \\k(%[x], %[stride]), %%ymm3\n"
+      "vfmadd231ps %%ymm0, %%ymm3, %[s10]\n"
+      "vfmadd231ps %%ymm1, %%ymm3, %[s11]\n"
+      "vfmadd231ps %%ymm2, %%ymm3, %[s12]\n"
+      "vbroadcastss 4 * \\k(%[x2]), %%ymm3\n"
+      "vfmadd231ps %%ymm0, %%ymm3, %[s20]\n"
+      "vfmadd231ps %%ymm1, %%ymm3, %[s21]\n"
+      "vfmadd231ps %%ymm2, %%ymm3, %[s22]\n"
+      "vbroadcastss 4 * \\k(%[x2], %[stride]), %%ymm3\n"
+      "vfmadd231ps %%ymm0, %%ymm3, %[s30]\n"
+      "vfmadd231ps %%ymm1, %%ymm3, %[s31]\n"
+      "vfmadd231ps %%ymm2, %%ymm3, %[s32]\n"
+      ".endr\n"
+      "add $768, %[panel]\n"
+      "add $32, %[x]\n"
+      "add $32, %[x2]\n"
+      "dec %[left]\n"
+      "jnz 1b\n"
+      : [panel] "+r"(panel), [x] "+r"(x), [x2] "+r"(x2), [left] "+r"(left),
+        [s00] "=&x"(s[0][0]), [s01] "=&x"(s[0][1]), [s02] "=&x"(s[0][2]),
+        [s10] "=&x"(s[1][0]), [s11] "=&x"(s[1][1]), [s12] "=&x"(s[1][2]),
+        [s20] "=&x"(s[2][0]), [s21] "=&x"(s[2][1]), [s22] "=&x"(s[2][2]),
+        [s30] "=&x"(s[3][0]), [s31] "=&x"(s[3][1]), [s32] "=&x"(s[3][2])
+      : [stride] "r"(4 * stride)
+      : "ymm0", "ymm1", "ymm2", "ymm3", "cc", "memory");
+  // clang-format on
+  return depth / 8 * 8;
+}
+
+// Other tiles are the last ones of a block.
+template <int R>
+TV_AVX2_INLINE int64_t steps(__m256 (&)[R][kVectors], const float*, int64_t, const float*, int64_t) {
+  return 0;
+}
+
 // R rows of y, over depth input features: the sums go to y where not last, and otherwise what comes of them. width is
 // how many columns of the panel there are.
 template <int R>
@@ -121,7 +179,8 @@ TV_AVX2_INLINE void tile(const Product& p, const float* x, const float* panel, i
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 3
     for (int v = 0; v < kVectors; v++) sum[r][v] = _mm256_setzero_ps();
-  for (int64_t i = 0; i < depth; i++) step<R>(sum, x + i, p.in_features, panel + i * kWidth);
+  for (int64_t i = steps(sum, x, p.in_features, panel, depth); i < depth; i++)
+    step<R>(sum, x + i, p.in_features, panel + i * kWidth);
 #pragma GCC unroll 4
   for (int r = 0; r < R; r++) {
     const int64_t at = (row + r) * p.out_features + column;
