@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include <ATen/Version.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 
 #include "parallel.h"
 
@@ -38,13 +38,18 @@ bool has_gemm() {
 
 at::Tensor pack_panels(const at::Tensor& weight) {
   const int64_t n = weight.size(0), k = weight.size(1), panels = (n + kWidth - 1) / kWidth;
-  auto out = at::zeros({panels, k, kWidth}, weight.options());
+  auto out = at::empty({panels, k, kWidth}, weight.options());
   const float* w = weight.const_data_ptr<float>();
   float* p = out.mutable_data_ptr<float>();
+  constexpr int64_t kColumns = 16;  // a line of the cache
   each_index(panels, [&](int64_t panel) {
-    for (int64_t row = panel * kWidth; row < std::min(n, (panel + 1) * kWidth); row++) {
-      float* column = p + panel * k * kWidth + row % kWidth;
-      for (int64_t i = 0; i < k; i++) column[i * kWidth] = w[row * k + i];
+    const float* from = w + panel * kWidth * k;
+    float* to = p + panel * kWidth * k;
+    const int64_t rows = std::min(kWidth, n - panel * kWidth);
+    for (int64_t at = 0; at < k; at += kColumns) {
+      const int64_t end = std::min(k, at + kColumns);
+      for (int64_t row = 0; row < kWidth; row++)
+        for (int64_t i = at; i < end; i++) to[i * kWidth + row] = row < rows ? from[row * k + i] : 0;
     }
   });
   return out;
