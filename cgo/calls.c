@@ -19,7 +19,7 @@ static void (*p_tv_status_read)(const tv_status* s, int32_t* code, const char** 
 static void (*p_tv_status_free)(tv_status* s);
 static uint64_t (*p_tv_abi_hash)(void);
 static tv_status* (*p_tv_build_info)(tv_buffer** out);
-static void (*p_tv_live_counts)(int64_t out[7]);
+static void (*p_tv_live_counts)(int64_t out[8]);
 static const int64_t* (*p_tv_pins_pending)(void);
 static int64_t (*p_tv_pins_drain)(uint64_t* tokens, int64_t cap);
 static tv_status* (*p_tv_manual_seed)(uint64_t seed);
@@ -72,6 +72,7 @@ static tv_status* (*p_tv_module_get_attribute)(tv_module* m, const char* name, i
 static tv_status* (*p_tv_module_set_attribute)(tv_module* m, const char* name, int64_t name_len, const tv_node* nodes, int32_t nodes_len, const char* text, int64_t text_len);
 static tv_status* (*p_tv_module_train)(tv_module* m, int32_t on);
 static tv_status* (*p_tv_module_to)(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode);
+static tv_status* (*p_tv_module_channels_last)(tv_module* m, tv_mode mode);
 static tv_status* (*p_tv_module_rewrite)(tv_module* m, int32_t bfloat16, tv_mode mode, tv_values** out);
 static tv_status* (*p_tv_module_clone)(tv_module* m, tv_module** out);
 static tv_status* (*p_tv_module_save)(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len, tv_buffer** out);
@@ -139,6 +140,7 @@ const char* tvgo_resolve(void* library) {
   *(void**)&p_tv_module_set_attribute = find(library, "tv_module_set_attribute", &missing);
   *(void**)&p_tv_module_train = find(library, "tv_module_train", &missing);
   *(void**)&p_tv_module_to = find(library, "tv_module_to", &missing);
+  *(void**)&p_tv_module_channels_last = find(library, "tv_module_channels_last", &missing);
   *(void**)&p_tv_module_rewrite = find(library, "tv_module_rewrite", &missing);
   *(void**)&p_tv_module_clone = find(library, "tv_module_clone", &missing);
   *(void**)&p_tv_module_save = find(library, "tv_module_save", &missing);
@@ -153,7 +155,7 @@ void tv_status_read(const tv_status* s, int32_t* code, const char** message, int
 void tv_status_free(tv_status* s) { p_tv_status_free(s); }
 uint64_t tv_abi_hash(void) { return p_tv_abi_hash(); }
 tv_status* tv_build_info(tv_buffer** out) { return p_tv_build_info(out); }
-void tv_live_counts(int64_t out[7]) { p_tv_live_counts(out); }
+void tv_live_counts(int64_t out[8]) { p_tv_live_counts(out); }
 const int64_t* tv_pins_pending(void) { return p_tv_pins_pending(); }
 int64_t tv_pins_drain(uint64_t* tokens, int64_t cap) { return p_tv_pins_drain(tokens, cap); }
 tv_status* tv_manual_seed(uint64_t seed) { return p_tv_manual_seed(seed); }
@@ -206,6 +208,7 @@ tv_status* tv_module_get_attribute(tv_module* m, const char* name, int64_t name_
 tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_t name_len, const tv_node* nodes, int32_t nodes_len, const char* text, int64_t text_len) { return p_tv_module_set_attribute(m, name, name_len, nodes, nodes_len, text, text_len); }
 tv_status* tv_module_train(tv_module* m, int32_t on) { return p_tv_module_train(m, on); }
 tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode) { return p_tv_module_to(m, dtype, device_type, device_index, mode); }
+tv_status* tv_module_channels_last(tv_module* m, tv_mode mode) { return p_tv_module_channels_last(m, mode); }
 tv_status* tv_module_rewrite(tv_module* m, int32_t bfloat16, tv_mode mode, tv_values** out) { return p_tv_module_rewrite(m, bfloat16, mode, out); }
 tv_status* tv_module_clone(tv_module* m, tv_module** out) { return p_tv_module_clone(m, out); }
 tv_status* tv_module_save(tv_module* m, const tv_node* extra, int32_t extra_len, const char* text, int64_t text_len, tv_buffer** out) { return p_tv_module_save(m, extra, extra_len, text, text_len, out); }
@@ -219,6 +222,9 @@ static tv_status* (*p_tv_cuda_synchronize)(int32_t device);
 static tv_status* (*p_tv_cuda_memory_stats)(int32_t device, int64_t out[4]);
 static tv_status* (*p_tv_cuda_empty_cache)(void);
 static tv_status* (*p_tv_cuda_device_name)(int32_t device, tv_buffer** out);
+static tv_status* (*p_tv_cuda_graph_capture)(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more);
+static tv_status* (*p_tv_cuda_graph_replay)(tv_cuda_graph* g, tv_mode mode);
+static void (*p_tv_cuda_graph_free)(tv_cuda_graph* g);
 
 const char* tvgo_resolve_cuda(void* library) {
   const char* missing = NULL;
@@ -227,6 +233,9 @@ const char* tvgo_resolve_cuda(void* library) {
   *(void**)&p_tv_cuda_memory_stats = find(library, "tv_cuda_memory_stats", &missing);
   *(void**)&p_tv_cuda_empty_cache = find(library, "tv_cuda_empty_cache", &missing);
   *(void**)&p_tv_cuda_device_name = find(library, "tv_cuda_device_name", &missing);
+  *(void**)&p_tv_cuda_graph_capture = find(library, "tv_cuda_graph_capture", &missing);
+  *(void**)&p_tv_cuda_graph_replay = find(library, "tv_cuda_graph_replay", &missing);
+  *(void**)&p_tv_cuda_graph_free = find(library, "tv_cuda_graph_free", &missing);
   return missing;
 }
 
@@ -235,4 +244,7 @@ tv_status* tv_cuda_synchronize(int32_t device) { return p_tv_cuda_synchronize(de
 tv_status* tv_cuda_memory_stats(int32_t device, int64_t out[4]) { return p_tv_cuda_memory_stats(device, out); }
 tv_status* tv_cuda_empty_cache(void) { return p_tv_cuda_empty_cache(); }
 tv_status* tv_cuda_device_name(int32_t device, tv_buffer** out) { return p_tv_cuda_device_name(device, out); }
+tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more) { return p_tv_cuda_graph_capture(m, method, input, warmup, mode, out, result, more); }
+tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, tv_mode mode) { return p_tv_cuda_graph_replay(g, mode); }
+void tv_cuda_graph_free(tv_cuda_graph* g) { p_tv_cuda_graph_free(g); }
 

@@ -15,8 +15,16 @@ package cgo
 #cgo nocallback tv_cuda_empty_cache
 #cgo noescape tv_cuda_device_name
 #cgo nocallback tv_cuda_device_name
+#cgo noescape tv_cuda_graph_capture
+#cgo nocallback tv_cuda_graph_capture
+#cgo noescape tv_cuda_graph_replay
+#cgo nocallback tv_cuda_graph_replay
+#cgo noescape tv_cuda_graph_free
+#cgo nocallback tv_cuda_graph_free
 */
 import "C"
+
+import "unsafe"
 
 var errNoCUDA = &Status{Code: Device, Message: "CUDA: got a process that did not load libtorch_cuda, want Config.Device \"cuda\" before the first call"}
 
@@ -69,4 +77,31 @@ func CUDADeviceName(device int) (string, error) {
 		return "", err
 	}
 	return string(takeBuffer(b)), nil
+}
+
+// CUDAGraphCapture wraps tv_cuda_graph_capture. A result of one plain node is in out and more is nil.
+func CUDAGraphCapture(m Module, method int32, input Tensor, warmup int, mode Mode, out *Node) (g CUDAGraph, more Values, err error) {
+	if !CUDALoaded() {
+		return g, more, errNoCUDA
+	}
+	var p *C.tv_cuda_graph
+	var v *C.tv_values
+	st := C.tv_cuda_graph_capture(m.c(), C.int32_t(method), input.c(), C.int32_t(warmup), mode.c(), &p, (*C.tv_node)(unsafe.Pointer(out)), &v)
+	more, err = newValues(v, st)
+	return CUDAGraph{unsafe.Pointer(p)}, more, err
+}
+
+// CUDAGraphReplay wraps tv_cuda_graph_replay.
+func CUDAGraphReplay(g CUDAGraph, mode Mode) error {
+	if !CUDALoaded() {
+		return errNoCUDA
+	}
+	return check(C.tv_cuda_graph_replay((*C.tv_cuda_graph)(g.p), mode.c()))
+}
+
+// CUDAGraphFree wraps tv_cuda_graph_free.
+func CUDAGraphFree(g CUDAGraph) {
+	if CUDALoaded() && g.p != nil {
+		C.tv_cuda_graph_free((*C.tv_cuda_graph)(g.p))
+	}
 }

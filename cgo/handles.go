@@ -31,6 +31,8 @@ type (
 	Module struct{ p unsafe.Pointer }
 	// Optimizer is a tv_optimizer*, freed with OptimizerFree.
 	Optimizer struct{ p unsafe.Pointer }
+	// CUDAGraph is a tv_cuda_graph*, freed with CUDAGraphFree.
+	CUDAGraph struct{ p unsafe.Pointer }
 	// Operator is a tv_operator*, which lives as long as the process.
 	Operator struct{ p unsafe.Pointer }
 )
@@ -153,17 +155,17 @@ type Meta struct {
 
 // LiveCounts says how many objects of the shim are alive.
 type LiveCounts struct {
-	Tensors, Values, Modules, Statuses, Pins, Buffers, Optimizers int64
+	Tensors, Values, Modules, Statuses, Pins, Buffers, Optimizers, CUDAGraphs int64
 }
 
 // Total is the number of all of them.
 func (c LiveCounts) Total() int64 {
-	return c.Tensors + c.Values + c.Modules + c.Statuses + c.Pins + c.Buffers + c.Optimizers
+	return c.Tensors + c.Values + c.Modules + c.Statuses + c.Pins + c.Buffers + c.Optimizers + c.CUDAGraphs
 }
 
 func (c LiveCounts) String() string {
-	return fmt.Sprintf("tensors %d, values %d, modules %d, statuses %d, pins %d, buffers %d, optimizers %d",
-		c.Tensors, c.Values, c.Modules, c.Statuses, c.Pins, c.Buffers, c.Optimizers)
+	return fmt.Sprintf("tensors %d, values %d, modules %d, statuses %d, pins %d, buffers %d, optimizers %d, CUDA graphs %d",
+		c.Tensors, c.Values, c.Modules, c.Statuses, c.Pins, c.Buffers, c.Optimizers, c.CUDAGraphs)
 }
 
 // Libraries are the files that Open opens, as `torchvit setup` recorded them.

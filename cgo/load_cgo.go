@@ -171,11 +171,11 @@ func BuildInfo() ([]byte, error) {
 
 // Live wraps tv_live_counts.
 func Live() LiveCounts {
-	var n [7]C.int64_t
+	var n [8]C.int64_t
 	if Loaded() {
 		C.tv_live_counts(&n[0])
 	}
-	return LiveCounts{int64(n[0]), int64(n[1]), int64(n[2]), int64(n[3]), int64(n[4]), int64(n[5]), int64(n[6])}
+	return LiveCounts{int64(n[0]), int64(n[1]), int64(n[2]), int64(n[3]), int64(n[4]), int64(n[5]), int64(n[6]), int64(n[7])}
 }
 
 // PinsPending is the number of released pins that wait for PinsDrain. It costs no call.

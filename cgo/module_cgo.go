@@ -33,6 +33,8 @@ package cgo
 #cgo nocallback tv_module_train
 #cgo noescape tv_module_to
 #cgo nocallback tv_module_to
+#cgo noescape tv_module_channels_last
+#cgo nocallback tv_module_channels_last
 #cgo noescape tv_module_rewrite
 #cgo nocallback tv_module_rewrite
 #cgo noescape tv_module_clone
@@ -175,6 +177,11 @@ func ModuleTrain(m Module, on bool) error { return check(C.tv_module_train(m.c()
 // ModuleTo wraps tv_module_to; dtype 0 and deviceType -1 leave them as they are.
 func ModuleTo(m Module, dtype, deviceType, deviceIndex int32, mode Mode) error {
 	return check(C.tv_module_to(m.c(), C.int32_t(dtype), C.int32_t(deviceType), C.int32_t(deviceIndex), mode.c()))
+}
+
+// ModuleChannelsLast wraps tv_module_channels_last.
+func ModuleChannelsLast(m Module, mode Mode) error {
+	return check(C.tv_module_channels_last(m.c(), mode.c()))
 }
 
 // ModuleRewrite wraps tv_module_rewrite.

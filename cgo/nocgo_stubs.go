@@ -48,6 +48,17 @@ func CUDAEmptyCache() (r0 error) { return errNoCgo }
 // CUDADeviceName needs cgo.
 func CUDADeviceName(device int) (r0 string, r1 error) { return r0, errNoCgo }
 
+// CUDAGraphCapture needs cgo.
+func CUDAGraphCapture(m Module, method int32, input Tensor, warmup int, mode Mode, out *Node) (r0 CUDAGraph, r1 Values, r2 error) {
+	return r0, r1, errNoCgo
+}
+
+// CUDAGraphReplay needs cgo.
+func CUDAGraphReplay(g CUDAGraph, mode Mode) (r0 error) { return errNoCgo }
+
+// CUDAGraphFree needs cgo.
+func CUDAGraphFree(g CUDAGraph) {}
+
 // ImageResize needs cgo.
 func ImageResize(src []uint8, layout *ImageLayout, plan *ImagePlan, dst []uint8, stride ImageStride) (r0 error) {
 	return errNoCgo
@@ -147,6 +158,9 @@ func ModuleTrain(m Module, on bool) (r0 error) { return errNoCgo }
 
 // ModuleTo needs cgo.
 func ModuleTo(m Module, dtype, deviceType, deviceIndex int32, mode Mode) (r0 error) { return errNoCgo }
+
+// ModuleChannelsLast needs cgo.
+func ModuleChannelsLast(m Module, mode Mode) (r0 error) { return errNoCgo }
 
 // ModuleRewrite needs cgo.
 func ModuleRewrite(m Module, bfloat16 bool, mode Mode) (r0 Values, r1 error) { return r0, errNoCgo }

@@ -284,13 +284,20 @@ func (t *Tensor) onLane(ctx context.Context, op string, call func(raw cgo.Tensor
 }
 
 // To is Tensor.to(device). The result is a new owner, of the same memory where nothing changes.
-func (t *Tensor) To(device Device) (*Tensor, error) {
+func (t *Tensor) To(device Device) (*Tensor, error) { return t.to(device, false) }
+
+// ToNonBlocking is Tensor.to(device, non_blocking=True): from page-locked memory (TensorOptions.PinMemory) to a CUDA
+// device it returns before the copy is done. Work on the result waits for it; t can be closed, and must not be written
+// to until Synchronize. Elsewhere it is To, except that a copy from a CUDA device may not be there yet either.
+func (t *Tensor) ToNonBlocking(device Device) (*Tensor, error) { return t.to(device, true) }
+
+func (t *Tensor) to(device Device, nonBlocking bool) (*Tensor, error) {
 	kind, index, err := device.Codes()
 	if err != nil {
 		return nil, fmt.Errorf("to: %w", err)
 	}
 	return t.onLane(context.Background(), "to", func(raw cgo.Tensor, mode cgo.Mode) (cgo.Tensor, error) {
-		return cgo.TensorTo(raw, 0, kind, index, false, false, mode)
+		return cgo.TensorTo(raw, 0, kind, index, nonBlocking, false, mode)
 	})
 }
 

@@ -78,7 +78,7 @@ func (m *Model) pixels(t *torch.Tensor, own func(*torch.Tensor, error) (*torch.T
 	if !m.device.IsCUDA() || t == nil {
 		return t, nil
 	}
-	return own(t.To(m.device))
+	return own(t.ToNonBlocking(m.device))
 }
 
 // logits picks the tensor that counts of forward's answer, in float32: losses of bfloat16 lose too much.

@@ -42,6 +42,10 @@ type Options struct {
 	DType torch.DType
 	// Precision chooses the kernels: jit.LoadOptions.Precision.
 	Precision torch.Precision
+	// ChannelsLast is jit.LoadOptions.ChannelsLast.
+	ChannelsLast bool
+	// CUDAGraphs is jit.LoadOptions.CUDAGraphs.
+	CUDAGraphs bool
 	// Note is jit.LoadOptions.Note.
 	Note func(note string)
 	// Metadata stands in for what the file says of itself.
@@ -84,7 +88,9 @@ func LoadModel(path string, o Options) (*Model, error) {
 		}
 		needs = d.Need(o.Metadata.Task)
 	}
-	module, err := jit.Load(path, jit.LoadOptions{Device: o.Device, DType: o.DType, Precision: o.Precision, Note: o.Note})
+	module, err := jit.Load(path, jit.LoadOptions{
+		Device: o.Device, DType: o.DType, Precision: o.Precision, ChannelsLast: o.ChannelsLast, CUDAGraphs: o.CUDAGraphs, Note: o.Note,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +122,8 @@ func NewModel(runtime Runtime, name string, o Options) (*Model, error) {
 	if o.Metadata == nil {
 		return nil, fmt.Errorf("model %s: %w", name, ErrNoMetadata)
 	}
+	// So that a photo is on its way to the device while the next one is decoded.
+	o.Transforms.PinMemory = o.Transforms.PinMemory || o.Device.IsCUDA()
 	pipeline, err := transforms.NewPipeline(o.Metadata.Preprocess, o.Transforms)
 	if err != nil {
 		return nil, fmt.Errorf("model %s: preprocess: %w", name, err)
@@ -246,20 +254,20 @@ func (m *Model) prepare(ctx context.Context, pipeline *transforms.Pipeline, maxB
 	return inputs, nil
 }
 
-// adopt brings a tensor to the model's dtype and device, closing t where it makes another.
+// adopt brings a tensor to the model's device and dtype, closing t where it makes another.
 func (m *Model) adopt(t *torch.Tensor) (*torch.Tensor, error) {
 	for _, step := range []func(*torch.Tensor) (*torch.Tensor, error){
+		func(t *torch.Tensor) (*torch.Tensor, error) {
+			if !m.device.IsCUDA() {
+				return nil, nil
+			}
+			return t.ToNonBlocking(m.device)
+		},
 		func(t *torch.Tensor) (*torch.Tensor, error) {
 			if m.dtype == torch.InvalidDType || m.dtype == torch.Float32 {
 				return nil, nil
 			}
 			return t.CastTo(m.dtype)
-		},
-		func(t *torch.Tensor) (*torch.Tensor, error) {
-			if !m.device.IsCUDA() {
-				return nil, nil
-			}
-			return t.To(m.device)
 		},
 	} {
 		next, err := step(t)

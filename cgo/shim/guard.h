@@ -17,7 +17,7 @@
 
 namespace tv {
 
-enum Kind { kTensor, kValues, kModule, kStatus, kPin, kBuffer, kOptimizer, kKinds };
+enum Kind { kTensor, kValues, kModule, kStatus, kPin, kBuffer, kOptimizer, kCUDAGraph, kKinds };
 // Visible to the CUDA side library.
 extern TV_API std::atomic<int64_t> live[kKinds];
 

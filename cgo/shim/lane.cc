@@ -189,7 +189,7 @@ void one_thread_here() {
 
 void run_on_lane(int32_t lane, void (*fn)(void*), void* arg) {
   if (lane < 0) {
-    one_thread_here();
+    if (lane != kHere) one_thread_here();
     fn(arg);
     return;
   }

@@ -32,22 +32,28 @@ class ModeGuard {
 // a pool of threads for it. What opens large ones belongs on a lane.
 void one_thread_here();
 
-// Calls fn(arg) on that lane and waits; lane -1 is the calling thread.
-void run_on_lane(int32_t lane, void (*fn)(void*), void* arg);
+// Calls fn(arg) on that lane and waits; lane -1 is the calling thread, kHere too where that is a lane's already.
+// Visible to the CUDA side library.
+constexpr int32_t kHere = -2;
+TV_API void run_on_lane(int32_t lane, void (*fn)(void*), void* arg);
 
-// Runs the body on the lane and under the mode; what it throws becomes the status.
+// Runs the body on the lane; what it throws becomes the status.
+template <typename F>
+tv_status* on_lane(int32_t lane, F&& body) noexcept {
+  tv_status* status = nullptr;
+  auto task = [&] { status = guard(body); };
+  using Task = decltype(task);
+  tv_status* failed = guard([&] { run_on_lane(lane, [](void* p) { (*static_cast<Task*>(p))(); }, &task); });
+  return failed != nullptr ? failed : status;
+}
+
+// The same under the mode.
 template <typename F>
 tv_status* run(const tv_mode& mode, F&& body) noexcept {
-  tv_status* status = nullptr;
-  auto task = [&] {
-    status = guard([&] {
-      ModeGuard g(mode);
-      body();
-    });
-  };
-  using Task = decltype(task);
-  tv_status* failed = guard([&] { run_on_lane(mode.lane, [](void* p) { (*static_cast<Task*>(p))(); }, &task); });
-  return failed != nullptr ? failed : status;
+  return on_lane(mode.lane, [&] {
+    ModeGuard g(mode);
+    body();
+  });
 }
 
 // guard for work on tensors on the calling thread, with nothing set about gradients.

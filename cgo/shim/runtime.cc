@@ -23,7 +23,7 @@ tv_status* tv_build_info(tv_buffer** out) {
   });
 }
 
-void tv_live_counts(int64_t out[7]) {
+void tv_live_counts(int64_t out[8]) {
   tv::quiet([&] {
     for (int k = 0; k < tv::kKinds; k++) out[k] = tv::live[k].load(std::memory_order_relaxed);
   });

@@ -116,8 +116,8 @@ TV_API void tv_status_free(tv_status* s);
 TV_API uint64_t tv_abi_hash(void);
 // JSON with torch's version, build configuration, CPU capability and parallel information.
 TV_API tv_status* tv_build_info(tv_buffer** out);
-// Counts of live objects: tensors, values, modules, statuses, pins, buffers, optimizers.
-TV_API void tv_live_counts(int64_t out[7]);
+// Counts of live objects: tensors, values, modules, statuses, pins, buffers, optimizers, CUDA graphs.
+TV_API void tv_live_counts(int64_t out[8]);
 // Address of the number of pins that were released and not yet drained. Go reads it without a call.
 TV_API const int64_t* tv_pins_pending(void);
 // Takes up to cap tokens of released pins.
@@ -272,6 +272,8 @@ TV_API tv_status* tv_module_set_attribute(tv_module* m, const char* name, int64_
 TV_API tv_status* tv_module_train(tv_module* m, int32_t on);
 // Moves parameters and buffers in place; dtype 0 and device_type -1 leave them as they are.
 TV_API tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_t device_index, tv_mode mode);
+// Puts parameters and buffers of 4 dimensions into the memory format channels_last, in place.
+TV_API tv_status* tv_module_channels_last(tv_module* m, tv_mode mode);
 // Rewrites the module for speed, in place; bfloat16 says in which precision its matrices are multiplied. Results
 // differ in their last bits from then on, and the module can be run and nothing else. *out: a tuple of a list, which
 // has a tuple (method, linear, fused, attention, patch_embed, left) for each method that was rewritten, and a note.

@@ -36,6 +36,7 @@ type Module struct {
 
 	precision torch.Precision
 	rewritten Rewritten
+	graphs    *graphs // nil without LoadOptions.CUDAGraphs
 }
 
 // MethodInfo describes a method.
@@ -66,6 +67,15 @@ type LoadOptions struct {
 	// Note is called with what Rewritten().Note says, where it says something: that nothing was done, and why, or
 	// that it is slower than it looks.
 	Note func(note string)
+	// ChannelsLast puts weights of 4 dimensions, those of convolutions, into the memory format channels_last, as
+	// Module.to(memory_format=torch.channels_last) does: convolutions in half precision are quicker so on CUDA.
+	ChannelsLast bool
+	// CUDAGraphs records a method as a CUDA graph when it is first called with an input of its shape and dtype, and
+	// replays it from then on: the work of many small kernels starts at once. It is for calls in inference mode with
+	// one tensor on CUDA as the only argument; others run as without it, as do those of the 17th input and on. A method
+	// that waits for the device, as a detector does, cannot be recorded, which is an error. What a recording needs of
+	// the device's memory stays with the module; results are copies. ErrInvalidArgument where Device is the CPU.
+	CUDAGraphs bool
 	// ExtraFiles names extra files to read; ExtraFile gives their content.
 	ExtraFiles []string
 	// Unchecked leaves out the check of structure and checksums. libtorch's own reader can crash the
@@ -127,6 +137,9 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 	if err := checkPrecision(o); err != nil {
 		return nil, fmt.Errorf("load %s: %w", name, err)
 	}
+	if o.CUDAGraphs && !o.Device.IsCUDA() {
+		return nil, fmt.Errorf("load %s: %w: LoadOptions.CUDAGraphs: got device %s, want a CUDA device", name, torch.ErrInvalidArgument, o.Device)
+	}
 	extra, text, err := torch.EncodeNodes(o.ExtraFiles)
 	if err != nil {
 		return nil, err
@@ -140,6 +153,12 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 		return nil, err
 	}
 	files, _ := torch.DecodeValues(found).(map[string]any)
+	if o.ChannelsLast {
+		if err := cgo.ModuleChannelsLast(raw, cgo.Mode{Mode: cgo.ModeNoGrad, Lane: -1}); err != nil {
+			cgo.ModuleFree(raw)
+			return nil, torch.WrapStatus("load "+name+": channels last", err)
+		}
+	}
 	rewritten, err := rewrite(name, raw, o.Precision)
 	if err != nil {
 		cgo.ModuleFree(raw)
@@ -150,6 +169,9 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 		return nil, err
 	}
 	m.precision, m.rewritten = o.Precision, rewritten
+	if o.CUDAGraphs {
+		m.graphs = &graphs{}
+	}
 	if o.Note != nil && rewritten.Note != "" {
 		o.Note(rewritten.Note)
 	}
@@ -235,6 +257,7 @@ func (m *Module) acquire(op string) (cgo.Module, error) {
 func (m *Module) Close() error {
 	if m != nil {
 		m.h.Close()
+		m.graphs.drop()
 	}
 	return nil
 }
@@ -346,14 +369,30 @@ func (m *Module) call(ctx context.Context, i int32, o torch.CallOptions, args []
 	weight := int64(1)
 	if m.methods[i].Stateful || m.train.Load() {
 		weight = all
+	} else if x := graphInput(args); m.graphs != nil && x != nil && o == (torch.CallOptions{}) {
+		return m.replay(ctx, raw, i, x)
 	}
-	if err := m.busy.Acquire(ctx, weight); err != nil {
-		if cause := context.Cause(ctx); cause != nil && cause != err {
-			err = fmt.Errorf("%w: %w", err, cause)
-		}
-		return nil, fmt.Errorf("%s: waiting for module %s: %w", op, m.name, err)
+	if err := m.wait(ctx, op, weight); err != nil {
+		return nil, err
 	}
 	defer m.busy.Release(weight)
+	return m.run(ctx, raw, i, o, args)
+}
+
+// wait is for a turn, which m.busy.Release(weight) ends.
+func (m *Module) wait(ctx context.Context, op string, weight int64) error {
+	err := m.busy.Acquire(ctx, weight)
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil && cause != err {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return fmt.Errorf("%s: waiting for module %s: %w", op, m.name, err)
+}
+
+func (m *Module) run(ctx context.Context, raw cgo.Module, i int32, o torch.CallOptions, args []any) (any, error) {
+	op := m.methods[i].Name
 	return torch.Invoke(ctx, op, o, args, func(nodes []cgo.Node, text []byte, mode cgo.Mode, out *cgo.Node) (cgo.Values, error) {
 		return cgo.ModuleCall(raw, i, nodes, len(args), text, mode, out)
 	})
@@ -370,6 +409,7 @@ func (m *Module) change(op string, f func(raw cgo.Module) error) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer m.busy.Release(all)
+	m.graphs.drop()
 	return torch.WrapStatus(op, f(raw))
 }
 

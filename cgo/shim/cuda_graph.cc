@@ -1,0 +1,116 @@
+// Methods recorded as CUDA graphs: torch.cuda.graph.
+#include "guard.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+
+#include "cuda_shim.h"
+#include "lane.h"
+
+struct tv_cuda_graph : tv::Counted<tv::kCUDAGraph> {
+  explicit tv_cuda_graph(at::Device d) : device(d) {}
+  at::cuda::CUDAGraph graph;
+  at::Device device;
+};
+
+namespace tv {
+namespace {
+
+// A status that another function gave, on its way through code that throws.
+struct Failed {
+  tv_status* status;
+};
+
+// The method's result, which owns its tensors.
+struct Result {
+  ~Result() {
+    if (node.kind == TV_TENSOR) tv_tensor_free(node.tensor);
+    tv_values_free(more);
+  }
+  tv_node node{};
+  tv_values* more = nullptr;
+};
+
+void call(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, Result* result) {
+  mode.lane = kHere;
+  tv_node argument{};
+  argument.kind = TV_TENSOR;
+  argument.tensor = const_cast<tv_tensor*>(input);
+  tv_status* failed = tv_module_call(m, method, &argument, 1, 1, nullptr, 0, mode, &result->node, &result->more);
+  if (failed != nullptr) throw Failed{failed};
+}
+
+// Records the method on the current stream, which must not be the default one.
+void record(tv_module* m, int32_t method, const tv_tensor* input, const tv_mode& mode, at::cuda::CUDAGraph* graph,
+            Result* result) {
+  // Other threads' work on the device goes on meanwhile.
+  graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  try {
+    call(m, method, input, mode, result);
+  } catch (...) {
+    // What failed has ended the capture: this cleans up, and fails too.
+    quiet([&] { graph->capture_end(); });
+    (void)cudaGetLastError();
+    throw;
+  }
+  graph->capture_end();
+}
+
+}  // namespace
+}  // namespace tv
+
+extern "C" {
+
+tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode,
+                                 tv_cuda_graph** out, tv_node* result, tv_values** more) {
+  tv_status* failed = nullptr;
+  tv_status* status = tv::on_lane(mode.lane, [&] {
+    const auto device = input->t.device();
+    TORCH_CHECK(device.is_cuda(), "graph: got an input on ", device, ", want one on a CUDA device");
+    const c10::cuda::CUDAGuard on(device);
+    // What the warm-up changes for good, as the executor's plans and cuBLAS's workspaces, belongs to the stream of the
+    // recording.
+    c10::cuda::device_synchronize();
+    auto graph = std::make_unique<tv_cuda_graph>(device);
+    tv::Result recorded;
+    try {
+      const c10::cuda::CUDAStreamGuard aside(c10::cuda::getStreamFromPool(false, device.index()));
+      for (int32_t k = 0; k < std::max(warmup, 1); k++) {
+        tv::Result dropped;
+        tv::call(m, method, input, mode, &dropped);
+      }
+      c10::cuda::device_synchronize();
+      tv::record(m, method, input, mode, &graph->graph, &recorded);
+    } catch (const tv::Failed& f) {
+      failed = f.status;
+      return;
+    }
+    c10::cuda::device_synchronize();
+    *result = std::exchange(recorded.node, tv_node{});
+    *more = std::exchange(recorded.more, nullptr);
+    *out = graph.release();
+  });
+  if (failed == nullptr) return status;
+  tv_status_free(status);
+  return failed;
+}
+
+tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, tv_mode mode) {
+  return tv::on_lane(mode.lane, [&] {
+    const c10::cuda::CUDAGuard on(g->device);
+    g->graph.replay();
+  });
+}
+
+void tv_cuda_graph_free(tv_cuda_graph* g) {
+  tv::quiet([&] { delete g; });
+}
+
+}  // extern "C"
