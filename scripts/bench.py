@@ -45,7 +45,8 @@ ENGINES = (
     "go-exact", "go-fast", "go-bfloat16",
 )  # fmt: skip
 CUDA_ENGINES = ("eager", "torchscript", "compile", "eager-bf16", "eager-half",
-                "go-exact", "go-as-bfloat16", "go-as-float16")  # fmt: skip
+                "go-exact", "go-graphs", "go-as-bfloat16", "go-as-float16",
+                "go-graphs-as-float16")  # fmt: skip
 NAMES = {
     "eager": "Python, eager",
     "torchscript": "Python, TorchScript",
@@ -60,6 +61,8 @@ NAMES = {
     "go-bfloat16": "**Go, bfloat16**",
     "go-as-bfloat16": "**Go, model in bfloat16**",
     "go-as-float16": "**Go, model in float16**",
+    "go-graphs": "**Go, CUDA graphs**",
+    "go-graphs-as-float16": "**Go, float16, CUDA graphs**",
 }
 TITLES = {
     "vit_tiny_patch16_224": "ViT-Ti/16, 224x224",
@@ -318,6 +321,9 @@ class Worker:
                 for k in ("model", "input", "output", "threads", "list", "photos", "device")
                 if k in settings
             }
+            if form.startswith("graphs"):
+                asked["cuda_graphs"] = True
+                form = form.removeprefix("graphs").removeprefix("-") or "exact"
             if form.startswith("as-"):
                 asked["dtype"] = form.removeprefix("as-")
             else:
@@ -580,6 +586,7 @@ def chosen(args: argparse.Namespace, workload: str, batch: int) -> list[str]:
     if workload == "detection":
         # torch.compile breaks at each of its decisions; torchvision's operators have no bfloat16.
         known = tuple(e for e in known if e not in ("compile", "eager-bf16", "eager-half"))
+        known = tuple(e for e in known if "graphs" not in e)  # it waits for the device
     if batch > 1:
         known = tuple(e for e in known if e != "compile")  # a minute each time, to say the same
     asked = [e for e in known if e in args.engines]

@@ -561,10 +561,12 @@ class Linears(nn.Module):
         return p @ q, p
 
     @torch.jit.export
-    def attention(self, q: Tensor) -> Tuple[Tensor, Tensor]:
-        """Attention by a quotient; and a softmax over another dimension, which it is not."""
+    def attention(self, q: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Attention by a quotient; a softmax over another dimension, which it is not; and as
+        transformers writes it."""
         k = q.transpose(-2, -1)
-        return (q @ k / 3.0).softmax(-1) @ q, (k @ q).softmax(-2) @ k
+        single = ((q + 1.0) @ k * 0.25).softmax(-1, dtype=torch.float32).to(torch.float32)
+        return (q @ k / 3.0).softmax(-1) @ q, (k @ q).softmax(-2) @ k, single @ q
 
     @torch.jit.export
     def separate(self, x: Tensor) -> Tuple[Tensor, Tensor]:

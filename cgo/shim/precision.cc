@@ -220,12 +220,15 @@ at::Tensor self_attention(const at::Tensor& qkv, int64_t num_heads) {
   return at::scaled_dot_product_attention(parts[0], parts[1], parts[2]).transpose(1, 2).reshape({b, n, e});
 }
 
-// softmax(q @ k^T * scale) @ v; k comes as the second matrix of the product, (..., head_dim, N).
-at::Tensor attention(const at::Tensor& q, const at::Tensor& kt, const at::Tensor& v, double scale) {
+// softmax(q @ k^T * scale) @ v; k comes as the second matrix of the product, (..., head_dim, N). single says that the
+// softmax is asked for in float32.
+at::Tensor attention(const at::Tensor& q, const at::Tensor& kt, const at::Tensor& v, double scale, bool single) {
   const bool whole = q.dim() == 4 && kt.dim() == 4 && v.dim() == 4 && q.size(0) == v.size(0) &&
                      q.size(1) == v.size(1) && kt.size(0) == v.size(0) && kt.size(1) == v.size(1) &&
-                     q.scalar_type() == v.scalar_type() && kt.scalar_type() == v.scalar_type() && q.numel() > 0;
-  if (!whole) return at::matmul(at::softmax(at::matmul(q, kt).mul(scale), -1), v);
+                     q.scalar_type() == v.scalar_type() && kt.scalar_type() == v.scalar_type() && q.numel() > 0 &&
+                     (!single || q.scalar_type() == at::kFloat);
+  const auto dtype = single ? std::optional<at::ScalarType>(at::kFloat) : std::nullopt;
+  if (!whole) return at::matmul(at::softmax(at::matmul(q, kt).mul(scale), -1, dtype), v);
   return at::scaled_dot_product_attention(q, kt.transpose(-2, -1), v, {}, 0.0, false, scale);
 }
 
@@ -248,7 +251,7 @@ at::Tensor patch_embed(const at::Tensor& x, int64_t id, int64_t h, int64_t w) {
 TORCH_LIBRARY(torchvit, m) {
   m.def("linear(Tensor x, int layer, Tensor? residual) -> Tensor");
   m.def("self_attention(Tensor qkv, int num_heads) -> Tensor");
-  m.def("attention(Tensor q, Tensor kt, Tensor v, float scale) -> Tensor");
+  m.def("attention(Tensor q, Tensor kt, Tensor v, float scale, bool single) -> Tensor");
   m.def("patch_embed(Tensor x, int layer, int height, int width) -> Tensor");
 }
 
@@ -310,6 +313,12 @@ void specialise(std::shared_ptr<Graph>& graph) {
     else if ((is(n, "aten::dropout") || is(n, "aten::dropout_") || is(n, "aten::feature_dropout")) &&
              torch::jit::toIValue(n->input(2)) == c10::IValue(false))
       replace(n, n->input(0));
+    else if (is(n, "aten::to") && n->inputs().size() == 5 && is(n->input(0)->node(), "aten::softmax") &&
+             torch::jit::toIValue(n->input(1)) == torch::jit::toIValue(n->input(0)->node()->input(2)) &&
+             torch::jit::toIValue(n->input(1)) == c10::IValue(static_cast<int64_t>(at::kFloat)) &&
+             torch::jit::toIValue(n->input(3)) == c10::IValue(false) &&
+             torch::jit::toIValue(n->input(4)) == c10::IValue())
+      replace(n, n->input(0));  // float32 already, as transformers writes it
   });
   torch::jit::ConstantPropagation(graph);
   torch::jit::PeepholeOptimize(graph);
@@ -697,7 +706,8 @@ class Rewriter {
     Node* softmax = n->input(0)->node();
     if (!is(softmax, "aten::softmax") || only_user(softmax->output()) != n) return;
     const auto dim = torch::jit::toIValue(softmax->input(1)), dtype = torch::jit::toIValue(softmax->input(2));
-    if (!dim || !dim->isInt() || dim->toInt() != -1 || !dtype || !dtype->isNone()) return;
+    const c10::IValue single(static_cast<int64_t>(at::kFloat));
+    if (!dim || !dim->isInt() || dim->toInt() != -1 || !dtype || !(dtype->isNone() || dtype == single)) return;
     double scale = 1;
     Node* scores = softmax->input(0)->node();
     std::vector<Node*> old{softmax};
@@ -715,8 +725,9 @@ class Rewriter {
     Graph* graph = n->owningGraph();
     torch::jit::WithInsertPoint at(n);
     Value* factor = graph->insertConstant(scale);
-    Node* fused = graph->insertNode(
-        graph->create(symbol("torchvit::attention"), {scores->input(0), scores->input(1), n->input(1), factor}));
+    Node* fused = graph->insertNode(graph->create(
+        symbol("torchvit::attention"),
+        {scores->input(0), scores->input(1), n->input(1), factor, graph->insertConstant(dtype == single)}));
     fused->output()->setType(c10::TensorType::get());
     replace(n, fused->output());
     for (Node* o : old) o->destroy();

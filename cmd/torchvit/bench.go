@@ -29,7 +29,9 @@ type benchOptions struct {
 	size    string
 	method  string
 	dtype   string
-	sweep   bool
+
+	graphs, channelsLast bool
+	sweep                bool
 }
 
 func newBenchCommand(a *app) *cobra.Command {
@@ -67,6 +69,8 @@ func newBenchCommand(a *app) *cobra.Command {
 	flags.IntVar(&o.warmup, "warmup", 5, "calls of each lane before the clock starts")
 	flags.StringVar(&o.size, "size", "", "`HEIGHTxWIDTH` of the input (default: the model file's)")
 	flags.StringVar(&o.method, "method", "forward", "`name` of the method, one that takes a batch of photos")
+	flags.BoolVar(&o.graphs, "cuda-graphs", false, "record the method as a CUDA graph and replay it")
+	flags.BoolVar(&o.channelsLast, "channels-last", false, "weights of convolutions in the memory format channels_last")
 	flags.StringVar(&o.dtype, "dtype", "", "cast the module and the input to this `type`: float32, bfloat16, float16, float64")
 	flags.BoolVar(&o.sweep, "sweep", false, "measure ways to share the cores between lanes and threads")
 	completeDType(cmd)
@@ -169,7 +173,10 @@ func (a *app) bench(ctx context.Context, path string, o benchOptions) error {
 		Torch: info.Version, Device: device.String(), Precision: a.precision, Lanes: info.LaneThreads, WarmUp: o.warmup,
 	}
 	start := time.Now()
-	model, err := vit.LoadModel(path, vit.Options{Device: device, DType: dtype, Precision: a.precision, Note: a.note(path), Metadata: meta})
+	model, err := vit.LoadModel(path, vit.Options{
+		Device: device, DType: dtype, Precision: a.precision, ChannelsLast: o.channelsLast, CUDAGraphs: o.graphs,
+		Note: a.note(path), Metadata: meta,
+	})
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type settings struct {
 	Device    string          `json:"device"`
 	DType     string          `json:"dtype"` // of a model that is cast, "" as it is
 	Precision torch.Precision `json:"precision"`
+	Graphs    bool            `json:"cuda_graphs"`
 }
 
 // bench calls a model.
@@ -69,7 +70,7 @@ func run(ctx context.Context, start time.Time, args []string) (err error) {
 	if err := torch.Init(config); err != nil {
 		return err
 	}
-	options := vit.Options{Device: device, Precision: s.Precision}
+	options := vit.Options{Device: device, Precision: s.Precision, CUDAGraphs: s.Graphs}
 	if s.DType != "" {
 		if options.DType, err = torch.ParseDType(s.DType); err != nil {
 			return err
@@ -116,7 +117,7 @@ func open(ctx context.Context, s settings, o vit.Options) (bench, error) {
 		}
 		return &photos{VisionTransformer: model, paths: s.Photos}, nil
 	}
-	module, err := jit.Load(s.Model, jit.LoadOptions{Device: o.Device, DType: o.DType, Precision: o.Precision})
+	module, err := jit.Load(s.Model, jit.LoadOptions{Device: o.Device, DType: o.DType, Precision: o.Precision, CUDAGraphs: o.CUDAGraphs})
 	if err != nil {
 		return nil, err
 	}

@@ -127,7 +127,7 @@ func TestPrecisionLinears(t *testing.T) {
 				{Name: "scaled", Linear: 1, Fused: 2},
 				{Name: "halves", Linear: 3},
 				{Name: "weights"},
-				{Name: "attention", Attention: 1},
+				{Name: "attention", Attention: 2},
 				{Name: "separate", Linear: 3, Attention: 1},
 				{Name: "vector", Linear: 1},
 				{Name: "given", Left: 1},
