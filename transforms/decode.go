@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"sync"
 
 	"golang.org/x/image/bmp"
 	"golang.org/x/image/tiff"
@@ -85,12 +86,22 @@ func Open(ctx context.Context, path string, o DecodeOptions) (*Image, error) {
 	return open(ctx, path, ExactDecoder{}, o)
 }
 
+// fileBuffers holds the memory that image files were read into.
+var fileBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 func open(ctx context.Context, path string, d Decoder, o DecodeOptions) (*Image, error) {
-	data, err := readImageFile(path)
-	if err != nil {
+	var file *bytes.Buffer
+	switch d.(type) {
+	case ExactDecoder, GoDecoder:
+		file, _ = fileBuffers.Get().(*bytes.Buffer)
+		defer fileBuffers.Put(file)
+	default: // another one may keep the bytes
+		file = new(bytes.Buffer)
+	}
+	if err := readImageFile(file, path); err != nil {
 		return nil, err
 	}
-	img, err := d.Decode(ctx, data, o)
+	img, err := d.Decode(ctx, file.Bytes(), o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -98,32 +109,29 @@ func open(ctx context.Context, path string, d Decoder, o DecodeOptions) (*Image,
 }
 
 // readImageFile reads a file whole, after its first bytes were found to be those of an image.
-func readImageFile(path string) ([]byte, error) {
+func readImageFile(file *bytes.Buffer, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if info.IsDir() {
-		return nil, fmt.Errorf("%s: %w: got a folder, want an image file", path, ErrSource)
+		return fmt.Errorf("%s: %w: got a folder, want an image file", path, ErrSource)
 	}
-	head := make([]byte, sniffLen, max(info.Size()+1, 512))
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, err
+	file.Reset()
+	if _, err := io.CopyN(file, f, sniffLen); err != nil && !errors.Is(err, io.EOF) {
+		return err
 	}
-	if head = head[:n]; sniff(head) == "" {
-		return nil, fmt.Errorf("%s: %w: got %s, want JPEG, PNG, WebP, GIF, BMP or TIFF", path, ErrFormat, firstBytes(head))
+	if head := file.Bytes(); sniff(head) == "" {
+		return fmt.Errorf("%s: %w: got %s, want JPEG, PNG, WebP, GIF, BMP or TIFF", path, ErrFormat, firstBytes(head))
 	}
-	buf := bytes.NewBuffer(head)
-	if _, err := buf.ReadFrom(f); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
+	file.Grow(int(max(info.Size(), 0)) + bytes.MinRead)
+	_, err = file.ReadFrom(f)
+	return err
 }
 
 // Decode implements Decoder.

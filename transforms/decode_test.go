@@ -11,11 +11,14 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchvit/torchvit/internal/testmain"
 	"github.com/torchvit/torchvit/torch"
 )
 
@@ -397,4 +400,28 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("got %d x %d pixels and header %+v (%v)", img.Width(), img.Height(), info, err)
 		}
 	})
+}
+
+// TestOpenKeepsItsMemory: photos that follow are read and decompressed in the memory of those before.
+func TestOpenKeepsItsMemory(t *testing.T) {
+	for _, name := range []string{"rocket.jpg", "chelsea.png"} {
+		path := filepath.Join(testmain.Root(t), "testdata", "images", name)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		open := func() {
+			img, err := Open(t.Context(), path, DecodeOptions{})
+			require.NoError(t, err)
+			img.Close()
+		}
+		open()
+		const n = 20
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range n {
+			open()
+		}
+		runtime.ReadMemStats(&after)
+		// Most of the rest are the stacks that tests keep of handles.
+		assert.Less(t, (after.TotalAlloc-before.TotalAlloc)/n, uint64(info.Size())*2/3, "%s: bytes a photo", name)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"slices"
+	"sync"
 )
 
 // PNG is decoded here and not by torchvision, because torchvision's decoder (0.29) ends the process on a
@@ -104,8 +106,8 @@ func inspectPNG(data []byte, info *Info) error {
 }
 
 // idat gives the compressed pixels, which lie in one or more IDAT chunks in a row; they are joined by a
-// copy only where there is more than one.
-func idat(data []byte) ([]byte, error) {
+// copy to joined only where there is more than one.
+func idat(data []byte, joined *[]byte) ([]byte, error) {
 	var all []byte
 	for chunks := 0; ; chunks++ {
 		c, rest, ok := nextChunk(data)
@@ -118,13 +120,22 @@ func idat(data []byte) ([]byte, error) {
 			return nil, damaged(PNG, "the checksum of the pixels does not match")
 		}
 		if chunks == 0 {
-			all = c.body[:len(c.body):len(c.body)]
+			all = c.body
 		} else {
-			all = append(all, c.body...)
+			if chunks == 1 {
+				*joined = append((*joined)[:0], all...)
+			}
+			*joined = append(*joined, c.body...)
+			all = *joined
 		}
 		data = rest
 	}
 }
+
+// pngMemory is what a file's pixels are decompressed in: the chunks joined, and the scanlines.
+type pngMemory struct{ joined, raw []byte }
+
+var pngMemories = sync.Pool{New: func() any { return new(pngMemory) }}
 
 // pngDecoder turns scanlines into RGB.
 type pngDecoder struct {
@@ -188,7 +199,9 @@ func (d *pngDecoder) passes(f func(x, y, dx, dy, width, height int) error) error
 }
 
 func (d *pngDecoder) run(chunks []byte) error {
-	packed, err := idat(chunks)
+	memory, _ := pngMemories.Get().(*pngMemory)
+	defer pngMemories.Put(memory)
+	packed, err := idat(chunks, &memory.joined)
 	if err != nil {
 		return err
 	}
@@ -200,7 +213,8 @@ func (d *pngDecoder) run(chunks []byte) error {
 	if size/maxInflate > len(packed) { // before memory is taken for what cannot be there
 		return damaged(PNG, "the pixels are cut short")
 	}
-	d.raw = make([]byte, size)
+	memory.raw = slices.Grow(memory.raw[:0], size)[:size]
+	d.raw = memory.raw
 	n, err := inflate(d.raw, packed)
 	switch {
 	case errors.Is(err, errInflateShort), err == nil && n < size:

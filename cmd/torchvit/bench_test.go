@@ -30,7 +30,7 @@ func TestBench(t *testing.T) {
 	assert.Contains(t, stdout, "photos/s")
 	assert.NotContains(t, stdout, "from C++")
 
-	stdout, _ = ok(t, "bench", tiny(t, "identity.pt"), "--size", "8x8", "--seconds", "0.01", "--dtype", "bfloat16")
+	stdout, _ = ok(t, "bench", tiny(t, "identity.pt"), "--size", "8x8", "--seconds", "0.01", "--dtype", "bfloat16", "--channels-last")
 	assert.Contains(t, stdout, "bfloat16 [1, 3, 8, 8]")
 }
 
@@ -100,4 +100,5 @@ func TestBenchUsage(t *testing.T) {
 	}
 	assert.Contains(t, fails(t, exitError, "bench", generated(t, "segmentation_head.pt")), "tokens")
 	assert.Contains(t, fails(t, exitError, "bench", model, "--size", "225x224"), "multiples")
+	assert.Contains(t, fails(t, exitError, "bench", model, "--cuda-graphs", "--device", "cpu"), "CUDAGraphs: got device cpu, want a CUDA device")
 }
