@@ -222,8 +222,8 @@ static tv_status* (*p_tv_cuda_synchronize)(int32_t device);
 static tv_status* (*p_tv_cuda_memory_stats)(int32_t device, int64_t out[4]);
 static tv_status* (*p_tv_cuda_empty_cache)(void);
 static tv_status* (*p_tv_cuda_device_name)(int32_t device, tv_buffer** out);
-static tv_status* (*p_tv_cuda_graph_capture)(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more);
-static tv_status* (*p_tv_cuda_graph_replay)(tv_cuda_graph* g, tv_mode mode);
+static tv_status* (*p_tv_cuda_graph_capture)(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more, int32_t* recording);
+static tv_status* (*p_tv_cuda_graph_replay)(tv_cuda_graph* g, const tv_tensor* input, tv_mode mode);
 static void (*p_tv_cuda_graph_free)(tv_cuda_graph* g);
 
 const char* tvgo_resolve_cuda(void* library) {
@@ -244,7 +244,7 @@ tv_status* tv_cuda_synchronize(int32_t device) { return p_tv_cuda_synchronize(de
 tv_status* tv_cuda_memory_stats(int32_t device, int64_t out[4]) { return p_tv_cuda_memory_stats(device, out); }
 tv_status* tv_cuda_empty_cache(void) { return p_tv_cuda_empty_cache(); }
 tv_status* tv_cuda_device_name(int32_t device, tv_buffer** out) { return p_tv_cuda_device_name(device, out); }
-tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more) { return p_tv_cuda_graph_capture(m, method, input, warmup, mode, out, result, more); }
-tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, tv_mode mode) { return p_tv_cuda_graph_replay(g, mode); }
+tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more, int32_t* recording) { return p_tv_cuda_graph_capture(m, method, input, warmup, mode, out, result, more, recording); }
+tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, const tv_tensor* input, tv_mode mode) { return p_tv_cuda_graph_replay(g, input, mode); }
 void tv_cuda_graph_free(tv_cuda_graph* g) { p_tv_cuda_graph_free(g); }
 

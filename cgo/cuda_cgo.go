@@ -79,24 +79,26 @@ func CUDADeviceName(device int) (string, error) {
 	return string(takeBuffer(b)), nil
 }
 
-// CUDAGraphCapture wraps tv_cuda_graph_capture. A result of one plain node is in out and more is nil.
-func CUDAGraphCapture(m Module, method int32, input Tensor, warmup int, mode Mode, out *Node) (g CUDAGraph, more Values, err error) {
+// CUDAGraphCapture wraps tv_cuda_graph_capture. A result of one plain node is in out and more is nil; recording says
+// whether it is the recording that failed.
+func CUDAGraphCapture(m Module, method int32, input Tensor, warmup int, mode Mode, out *Node) (g CUDAGraph, more Values, recording bool, err error) {
 	if !CUDALoaded() {
-		return g, more, errNoCUDA
+		return g, more, false, errNoCUDA
 	}
 	var p *C.tv_cuda_graph
 	var v *C.tv_values
-	st := C.tv_cuda_graph_capture(m.c(), C.int32_t(method), input.c(), C.int32_t(warmup), mode.c(), &p, (*C.tv_node)(unsafe.Pointer(out)), &v)
+	var r C.int32_t
+	st := C.tv_cuda_graph_capture(m.c(), C.int32_t(method), input.c(), C.int32_t(warmup), mode.c(), &p, (*C.tv_node)(unsafe.Pointer(out)), &v, &r)
 	more, err = newValues(v, st)
-	return CUDAGraph{unsafe.Pointer(p)}, more, err
+	return CUDAGraph{unsafe.Pointer(p)}, more, r != 0, err
 }
 
 // CUDAGraphReplay wraps tv_cuda_graph_replay.
-func CUDAGraphReplay(g CUDAGraph, mode Mode) error {
+func CUDAGraphReplay(g CUDAGraph, input Tensor, mode Mode) error {
 	if !CUDALoaded() {
 		return errNoCUDA
 	}
-	return check(C.tv_cuda_graph_replay((*C.tv_cuda_graph)(g.p), mode.c()))
+	return check(C.tv_cuda_graph_replay((*C.tv_cuda_graph)(g.p), input.c(), mode.c()))
 }
 
 // CUDAGraphFree wraps tv_cuda_graph_free.

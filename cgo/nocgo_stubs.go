@@ -49,12 +49,12 @@ func CUDAEmptyCache() (r0 error) { return errNoCgo }
 func CUDADeviceName(device int) (r0 string, r1 error) { return r0, errNoCgo }
 
 // CUDAGraphCapture needs cgo.
-func CUDAGraphCapture(m Module, method int32, input Tensor, warmup int, mode Mode, out *Node) (r0 CUDAGraph, r1 Values, r2 error) {
-	return r0, r1, errNoCgo
+func CUDAGraphCapture(m Module, method int32, input Tensor, warmup int, mode Mode, out *Node) (r0 CUDAGraph, r1 Values, r2 bool, r3 error) {
+	return r0, r1, r2, errNoCgo
 }
 
 // CUDAGraphReplay needs cgo.
-func CUDAGraphReplay(g CUDAGraph, mode Mode) (r0 error) { return errNoCgo }
+func CUDAGraphReplay(g CUDAGraph, input Tensor, mode Mode) (r0 error) { return errNoCgo }
 
 // CUDAGraphFree needs cgo.
 func CUDAGraphFree(g CUDAGraph) {}

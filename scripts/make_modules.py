@@ -569,6 +569,14 @@ class Linears(nn.Module):
         return (q @ k / 3.0).softmax(-1) @ q, (k @ q).softmax(-2) @ k, single @ q
 
     @torch.jit.export
+    def one(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Queries, keys and values of one layer; what comes of them goes to a layer, or is an
+        answer."""
+        y, z = self.a(x).unsqueeze(1), self.b(x).unsqueeze(1)
+        single = (y @ y.transpose(-2, -1) * 0.25).softmax(-1, dtype=torch.float32)
+        return self.b((single @ y).squeeze(1)), (z @ z.transpose(-2, -1)).softmax(-1) @ z
+
+    @torch.jit.export
     def separate(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Queries, keys and values of three layers, of which the queries alone are scaled."""
         q, k, v = self.a(x).unsqueeze(1) * 0.5, self.b(x).unsqueeze(1), self.a(x + 1).unsqueeze(1)

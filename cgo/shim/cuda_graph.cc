@@ -2,22 +2,27 @@
 #include "guard.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <utility>
 
+#include <ATen/core/Tensor.h>
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
+#include "cuda_device.h"
 #include "cuda_shim.h"
 #include "lane.h"
 
 struct tv_cuda_graph : tv::Counted<tv::kCUDAGraph> {
-  explicit tv_cuda_graph(at::Device d) : device(d) {}
+  explicit tv_cuda_graph(at::Tensor x) : input(std::move(x)) {}
   at::cuda::CUDAGraph graph;
-  at::Device device;
+  at::Tensor input;
 };
 
 namespace tv {
@@ -47,10 +52,18 @@ void call(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, Re
   if (failed != nullptr) throw Failed{failed};
 }
 
+// A device's stream for recording: what the allocator keeps for a stream serves the next recording. Under the mutex.
+c10::cuda::CUDAStream recording_stream(at::DeviceIndex device) {
+  static auto* streams = new std::map<at::DeviceIndex, c10::cuda::CUDAStream>();
+  const auto found = streams->find(device);
+  if (found != streams->end()) return found->second;
+  return streams->emplace(device, c10::cuda::getStreamFromPool(false, device)).first->second;
+}
+
 // Records the method on the current stream, which must not be the default one.
 void record(tv_module* m, int32_t method, const tv_tensor* input, const tv_mode& mode, at::cuda::CUDAGraph* graph,
             Result* result) {
-  // Other threads' work on the device goes on meanwhile.
+  // Calls of other threads go on meanwhile, except for those that wait for the whole device.
   graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
   try {
     call(m, method, input, mode, result);
@@ -69,30 +82,34 @@ void record(tv_module* m, int32_t method, const tv_tensor* input, const tv_mode&
 extern "C" {
 
 tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode,
-                                 tv_cuda_graph** out, tv_node* result, tv_values** more) {
+                                 tv_cuda_graph** out, tv_node* result, tv_values** more, int32_t* recording) {
   tv_status* failed = nullptr;
   tv_status* status = tv::on_lane(mode.lane, [&] {
     const auto device = input->t.device();
     TORCH_CHECK(device.is_cuda(), "graph: got an input on ", device, ", want one on a CUDA device");
+    const std::lock_guard<std::mutex> lock(tv::device_mutex());
     const c10::cuda::CUDAGuard on(device);
-    // What the warm-up changes for good, as the executor's plans and cuBLAS's workspaces, belongs to the stream of the
-    // recording.
-    c10::cuda::device_synchronize();
-    auto graph = std::make_unique<tv_cuda_graph>(device);
+    const auto stream = tv::recording_stream(device.index());
+    c10::cuda::device_synchronize();  // the input is there
+    auto graph = std::make_unique<tv_cuda_graph>(input->t);
     tv::Result recorded;
     try {
-      const c10::cuda::CUDAStreamGuard aside(c10::cuda::getStreamFromPool(false, device.index()));
+      // On the stream of the recording, to which cuBLAS's workspaces belong.
+      const c10::cuda::CUDAStreamGuard aside(stream);
       for (int32_t k = 0; k < std::max(warmup, 1); k++) {
         tv::Result dropped;
         tv::call(m, method, input, mode, &dropped);
       }
-      c10::cuda::device_synchronize();
+      stream.synchronize();
+      c10::cuda::CUDACachingAllocator::emptyCache();  // as torch.cuda.graph does
+      *recording = 1;
       tv::record(m, method, input, mode, &graph->graph, &recorded);
+      *recording = 0;
     } catch (const tv::Failed& f) {
       failed = f.status;
-      return;
     }
-    c10::cuda::device_synchronize();
+    tv::quiet([&] { c10::cuda::device_synchronize(); });
+    if (failed != nullptr) return;
     *result = std::exchange(recorded.node, tv_node{});
     *more = std::exchange(recorded.more, nullptr);
     *out = graph.release();
@@ -102,9 +119,11 @@ tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* 
   return failed;
 }
 
-tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, tv_mode mode) {
+tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, const tv_tensor* input, tv_mode mode) {
   return tv::on_lane(mode.lane, [&] {
-    const c10::cuda::CUDAGuard on(g->device);
+    const c10::cuda::CUDAGuard on(g->input.device());
+    const c10::InferenceMode inference;
+    g->input.copy_(input->t, true);
     g->graph.replay();
   });
 }

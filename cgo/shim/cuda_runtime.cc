@@ -7,6 +7,7 @@
 #include <c10/cuda/CUDAException.h>
 #include <cuda_runtime_api.h>
 
+#include "cuda_device.h"
 #include "cuda_shim.h"
 
 extern "C" {
@@ -17,6 +18,7 @@ tv_status* tv_cuda_device_count(int32_t* out) {
 
 tv_status* tv_cuda_synchronize(int32_t device) {
   return tv::guard([&] {
+    const std::lock_guard<std::mutex> lock(tv::device_mutex());
     const auto before = c10::cuda::current_device();
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     c10::cuda::device_synchronize();
@@ -37,7 +39,10 @@ tv_status* tv_cuda_memory_stats(int32_t device, int64_t out[4]) {
 }
 
 tv_status* tv_cuda_empty_cache(void) {
-  return tv::guard([&] { c10::cuda::CUDACachingAllocator::emptyCache(); });
+  return tv::guard([&] {
+    const std::lock_guard<std::mutex> lock(tv::device_mutex());
+    c10::cuda::CUDACachingAllocator::emptyCache();
+  });
 }
 
 tv_status* tv_cuda_device_name(int32_t device, tv_buffer** out) {

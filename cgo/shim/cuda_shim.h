@@ -17,12 +17,15 @@ TV_API tv_status* tv_cuda_device_name(int32_t device, tv_buffer** out);
 
 // A method of one tensor, recorded as a CUDA graph.
 typedef struct tv_cuda_graph tv_cuda_graph;
-// Runs the method warmup times, 1 at least, and records the next run; nothing else may use the module meanwhile. A
-// replay reads the input's memory and writes the memory of the result, which is as tv_module_call gives it.
+// Runs the method with the input warmup times, 1 at least, and records the next run; nothing else may use the module
+// meanwhile. A replay reads the input's memory, which stays, and writes the memory of the result, which is as
+// tv_module_call gives it. *recording: whether what failed is the recording.
 TV_API tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup,
-                                        tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more);
-// Starts the recorded work on the lane's current stream; one replay at a time.
-TV_API tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, tv_mode mode);
+                                        tv_mode mode, tv_cuda_graph** out, tv_node* result, tv_values** more,
+                                        int32_t* recording);
+// Copies the input, of the recorded one's shape, dtype and device, and starts the recorded work, on the lane's current
+// stream; one replay at a time.
+TV_API tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, const tv_tensor* input, tv_mode mode);
 TV_API void tv_cuda_graph_free(tv_cuda_graph* g);
 
 #ifdef __cplusplus

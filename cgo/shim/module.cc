@@ -330,7 +330,8 @@ tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type, int32_
 tv_status* tv_module_channels_last(tv_module* m, tv_mode mode) {
   return tv::run(mode, [&] {
     auto convert = [](at::Tensor t) {
-      if (t.dim() == 4) t.set_data(t.contiguous(at::MemoryFormat::ChannelsLast));
+      // Strides of 1x1 kernels too, unlike contiguous.
+      if (t.dim() == 4) t.set_data(t.to(t.options(), false, false, at::MemoryFormat::ChannelsLast));
     };
     for (const auto& p : m->m.parameters()) convert(p);
     for (const auto& b : m->m.buffers()) convert(b);

@@ -226,9 +226,13 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& kt, const at::Tensor
   const bool whole = q.dim() == 4 && kt.dim() == 4 && v.dim() == 4 && q.size(0) == v.size(0) &&
                      q.size(1) == v.size(1) && kt.size(0) == v.size(0) && kt.size(1) == v.size(1) &&
                      q.scalar_type() == v.scalar_type() && kt.scalar_type() == v.scalar_type() && q.numel() > 0 &&
-                     (!single || q.scalar_type() == at::kFloat);
-  const auto dtype = single ? std::optional<at::ScalarType>(at::kFloat) : std::nullopt;
-  if (!whole) return at::matmul(at::softmax(at::matmul(q, kt).mul(scale), -1, dtype), v);
+                     (!single || q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16);
+  if (!whole) {
+    const auto dtype = single ? std::optional<at::ScalarType>(at::kFloat) : std::nullopt;
+    const auto weights = at::softmax(at::matmul(q, kt).mul(scale), -1, dtype);
+    // In bfloat16 only where a rewritten layer kept it.
+    return at::matmul(v.scalar_type() == at::kBFloat16 ? weights.to(at::kBFloat16) : weights, v);
+  }
   return at::scaled_dot_product_attention(q, kt.transpose(-2, -1), v, {}, 0.0, false, scale);
 }
 
@@ -526,11 +530,12 @@ class Rewriter {
     return std::all_of(v->uses().begin(), v->uses().end(), [](const auto& use) {
       const Node* user = use.user;
       if (questions.count(user->kind()) != 0) return true;
-      if (is(user, "torchvit::self_attention")) return true;
+      if (is(user, "torchvit::self_attention")) return stays_inside(user->output());
       if (is(user, "torchvit::attention") || is(user, "aten::scaled_dot_product_attention")) {
         const auto* from = origin(user->input(0));
         return use.offset < 3 && origin(user->input(1)) == from && origin(user->input(2)) == from &&
-               (is(user, "torchvit::attention") || torch::jit::toIValue(user->input(3)).has_value());
+               (is(user, "torchvit::attention") || torch::jit::toIValue(user->input(3)).has_value()) &&
+               stays_inside(user->output());
       }
       if (is(user, "aten::linear")) {
         Site site;

@@ -32,8 +32,7 @@ type graph struct {
 	device torch.Device
 
 	h      handle.Handle[cgo.CUDAGraph]
-	input  *torch.Tensor // what a replay reads
-	output any           // what it writes
+	output any // what a replay writes
 	busy   *semaphore.Weighted
 }
 
@@ -76,7 +75,7 @@ func (g *graphs) drop() {
 
 func (r *graph) close() {
 	r.h.Close()
-	torch.CloseAll(r.input, r.output)
+	torch.CloseAll(r.output)
 }
 
 // replay is a call through a graph, recorded where there is none yet.
@@ -104,20 +103,17 @@ func (m *Module) replay(ctx context.Context, raw cgo.Module, i int32, x *torch.T
 		return nil, fmt.Errorf("%s: module %s: %w", op, m.name, torch.ErrClosed)
 	}
 	defer r.h.Release()
-	// All of it goes to one stream, in this order: nothing waits for the device here.
-	if err := r.input.CopyFrom(x); err != nil {
-		return nil, fmt.Errorf("%s: CUDA graph: %w", op, err)
-	}
-	if _, err := torch.Invoke(ctx, op, torch.CallOptions{}, nil, func(_ []cgo.Node, _ []byte, mode cgo.Mode, _ *cgo.Node) (cgo.Values, error) {
-		return cgo.Values{}, cgo.CUDAGraphReplay(g, mode)
+	// Both go to one stream, in this order: nothing waits for the device here.
+	if _, err := torch.Invoke(ctx, op, torch.CallOptions{}, []any{x}, func(nodes []cgo.Node, _ []byte, mode cgo.Mode, _ *cgo.Node) (cgo.Values, error) {
+		return cgo.Values{}, cgo.CUDAGraphReplay(g, nodes[0].Tensor, mode)
 	}); err != nil {
 		return nil, err
 	}
-	return cloned(r.output)
+	return cloned(ctx, r.output)
 }
 
 // record runs the method alone and keeps its graph.
-func (m *Module) record(ctx context.Context, raw cgo.Module, i int32, x *torch.Tensor) (err error) {
+func (m *Module) record(ctx context.Context, raw cgo.Module, i int32, x *torch.Tensor) error {
 	op := "record " + m.methods[i].Name + " as a CUDA graph"
 	if err := m.wait(ctx, op, all); err != nil {
 		return err
@@ -127,19 +123,24 @@ func (m *Module) record(ctx context.Context, raw cgo.Module, i int32, x *torch.T
 		return nil
 	}
 	r := &graph{method: i, shape: x.Shape(), dtype: x.DType(), device: x.Device(), busy: semaphore.NewWeighted(1)}
-	if r.input, err = x.Clone(); err != nil {
+	input, err := torch.CallTensor(ctx, "aten::clone", x)
+	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	r.output, err = torch.Invoke(ctx, op, torch.CallOptions{}, []any{r.input}, func(nodes []cgo.Node, _ []byte, mode cgo.Mode, out *cgo.Node) (cgo.Values, error) {
-		g, more, err := cgo.CUDAGraphCapture(raw, i, nodes[0].Tensor, graphWarmup, mode, out)
-		if err == nil {
+	var recording bool
+	r.output, err = torch.Invoke(ctx, op, torch.CallOptions{}, []any{input}, func(nodes []cgo.Node, _ []byte, mode cgo.Mode, out *cgo.Node) (cgo.Values, error) {
+		g, more, failed, err := cgo.CUDAGraphCapture(raw, i, nodes[0].Tensor, graphWarmup, mode, out)
+		if recording = failed; err == nil {
 			r.h.Init(g, op, cgo.CUDAGraphFree)
 		}
 		return more, err
 	})
-	if err != nil {
-		r.input.Close()
+	input.Close() // the graph holds it
+	switch {
+	case err != nil && recording:
 		return fmt.Errorf("%w; a method that waits for the device cannot be recorded: load the module without CUDAGraphs", err)
+	case err != nil:
+		return err
 	}
 	m.graphs.mu.Lock()
 	defer m.graphs.mu.Unlock()
@@ -148,30 +149,30 @@ func (m *Module) record(ctx context.Context, raw cgo.Module, i int32, x *torch.T
 }
 
 // cloned is a value with copies of its tensors, as the next replay writes over them.
-func cloned(v any) (any, error) {
+func cloned(ctx context.Context, v any) (any, error) {
 	switch v := v.(type) {
 	case *torch.Tensor:
-		return v.Clone()
+		return torch.CallTensor(ctx, "aten::clone", v)
 	case torch.Tuple:
-		out, err := clones(v)
+		out, err := clones(ctx, v)
 		return torch.Tuple(out), err
 	case torch.List:
-		out, err := clones(v)
+		out, err := clones(ctx, v)
 		return torch.List(out), err
 	case []*torch.Tensor:
-		return clones(v)
+		return clones(ctx, v)
 	case map[string]any:
-		return clonedMap(v)
+		return clonedMap(ctx, v)
 	case map[int64]any:
-		return clonedMap(v)
+		return clonedMap(ctx, v)
 	}
 	return v, nil
 }
 
-func clonedMap[K comparable](m map[K]any) (map[K]any, error) {
+func clonedMap[K comparable](ctx context.Context, m map[K]any) (map[K]any, error) {
 	out := make(map[K]any, len(m))
 	for k, item := range m {
-		c, err := cloned(item)
+		c, err := cloned(ctx, item)
 		if err != nil {
 			torch.CloseAll(out)
 			return nil, err
@@ -181,10 +182,10 @@ func clonedMap[K comparable](m map[K]any) (map[K]any, error) {
 	return out, nil
 }
 
-func clones[T any](items []T) ([]T, error) {
+func clones[T any](ctx context.Context, items []T) ([]T, error) {
 	out := make([]T, 0, len(items))
 	for _, item := range items {
-		c, err := cloned(item)
+		c, err := cloned(ctx, item)
 		if err != nil {
 			for _, done := range out {
 				torch.CloseAll(done)

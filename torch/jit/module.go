@@ -72,9 +72,10 @@ type LoadOptions struct {
 	ChannelsLast bool
 	// CUDAGraphs records a method as a CUDA graph when it is first called with an input of its shape and dtype, and
 	// replays it from then on: the work of many small kernels starts at once. It is for calls in inference mode with
-	// one tensor on CUDA as the only argument; others run as without it, as do those of the 17th input and on. A method
-	// that waits for the device, as a detector does, cannot be recorded, which is an error. What a recording needs of
-	// the device's memory stays with the module; results are copies. ErrInvalidArgument where Device is the CPU.
+	// one tensor on CUDA as the only argument. Others run as without it: methods with more arguments or a list (detectors),
+	// those that write attributes, and those of the 17th kind of input and on. A method that waits for the device cannot be
+	// recorded, which is an error. A recording holds memory of the device until the module changes or goes; results are
+	// copies. ErrInvalidArgument where Device is the CPU.
 	CUDAGraphs bool
 	// ExtraFiles names extra files to read; ExtraFile gives their content.
 	ExtraFiles []string
@@ -164,14 +165,15 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 		cgo.ModuleFree(raw)
 		return nil, err
 	}
-	m, err := newModule(name, raw)
+	var recorded *graphs
+	if o.CUDAGraphs {
+		recorded = &graphs{}
+	}
+	m, err := newModule(name, raw, recorded)
 	if err != nil {
 		return nil, err
 	}
 	m.precision, m.rewritten = o.Precision, rewritten
-	if o.CUDAGraphs {
-		m.graphs = &graphs{}
-	}
 	if o.Note != nil && rewritten.Note != "" {
 		o.Note(rewritten.Note)
 	}
@@ -188,9 +190,12 @@ func load(name, path string, data []byte, o LoadOptions) (*Module, error) {
 	return m, nil
 }
 
-func newModule(name string, raw cgo.Module) (*Module, error) {
-	m := &Module{name: name, index: map[string]int32{}, busy: semaphore.NewWeighted(all)}
-	m.h.Init(raw, "module "+name, cgo.ModuleFree)
+func newModule(name string, raw cgo.Module, g *graphs) (*Module, error) {
+	m := &Module{name: name, index: map[string]int32{}, busy: semaphore.NewWeighted(all), graphs: g}
+	m.h.Init(raw, "module "+name, func(raw cgo.Module) {
+		g.drop() // when the last call is done
+		cgo.ModuleFree(raw)
+	})
 	if err := m.describe(); err != nil {
 		m.Close()
 		return nil, err
@@ -257,7 +262,6 @@ func (m *Module) acquire(op string) (cgo.Module, error) {
 func (m *Module) Close() error {
 	if m != nil {
 		m.h.Close()
-		m.graphs.drop()
 	}
 	return nil
 }
@@ -398,8 +402,16 @@ func (m *Module) run(ctx context.Context, raw cgo.Module, i int32, o torch.CallO
 	})
 }
 
-// change runs f with the module to itself.
+// change runs f with the module to itself, and drops what was recorded of it.
 func (m *Module) change(op string, f func(raw cgo.Module) error) error {
+	return m.alone(op, func(raw cgo.Module) error {
+		m.graphs.drop()
+		return f(raw)
+	})
+}
+
+// alone runs f while nothing else uses the module.
+func (m *Module) alone(op string, f func(raw cgo.Module) error) error {
 	raw, err := m.acquire(op)
 	if err != nil {
 		return err
@@ -409,7 +421,6 @@ func (m *Module) change(op string, f func(raw cgo.Module) error) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer m.busy.Release(all)
-	m.graphs.drop()
 	return torch.WrapStatus(op, f(raw))
 }
 
@@ -424,7 +435,7 @@ func (m *Module) tensors(op string, buffers bool) ([]NamedTensor, error) {
 		return nil, err
 	}
 	var out []NamedTensor
-	err := m.change(op, func(raw cgo.Module) error {
+	err := m.alone(op, func(raw cgo.Module) error {
 		values, err := cgo.ModuleTensors(raw, buffers)
 		if err != nil {
 			return err
@@ -456,7 +467,7 @@ func (m *Module) Attribute(name string) (any, error) {
 		return nil, err
 	}
 	var v any
-	err := m.change("attribute "+name, func(raw cgo.Module) error {
+	err := m.alone("attribute "+name, func(raw cgo.Module) error {
 		values, err := cgo.ModuleGetAttribute(raw, name)
 		if err == nil {
 			v = torch.DecodeValues(values)
@@ -532,14 +543,18 @@ func (m *Module) CastTo(dtype torch.DType) error {
 // Clone is a copy with its own parameters, buffers and attributes. The caller closes it.
 func (m *Module) Clone() (*Module, error) {
 	var out cgo.Module
-	err := m.change("clone", func(raw cgo.Module) (err error) {
+	err := m.alone("clone", func(raw cgo.Module) (err error) {
 		out, err = cgo.ModuleClone(raw)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	c, err := newModule(m.name, out)
+	var recorded *graphs
+	if m.graphs != nil {
+		recorded = &graphs{}
+	}
+	c, err := newModule(m.name, out, recorded)
 	if err != nil {
 		return nil, err
 	}
@@ -557,7 +572,7 @@ func (m *Module) Bytes(extraFiles map[string]string) ([]byte, error) {
 		return nil, err
 	}
 	var out []byte
-	err = m.change("save", func(raw cgo.Module) (err error) {
+	err = m.alone("save", func(raw cgo.Module) (err error) {
 		out, err = cgo.ModuleSave(raw, nodes, text)
 		return err
 	})

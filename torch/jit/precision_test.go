@@ -128,6 +128,7 @@ func TestPrecisionLinears(t *testing.T) {
 				{Name: "halves", Linear: 3},
 				{Name: "weights"},
 				{Name: "attention", Attention: 2},
+				{Name: "one", Linear: 3, Attention: 2},
 				{Name: "separate", Linear: 3, Attention: 1},
 				{Name: "vector", Linear: 1},
 				{Name: "given", Left: 1},

@@ -3,12 +3,14 @@
 .venv/bin/python torch/jit/testdata/convolutions.py FOLDER
 """
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
+
+import torch
 from torch import Tensor, nn
 
 
@@ -17,10 +19,11 @@ class Convolutions(nn.Module):
         super().__init__()
         self.a = nn.Conv2d(3, 32, 3, padding=1)
         self.b = nn.Conv2d(32, 8, 3, stride=2)
+        self.one, self.each = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
         self.register_buffer("table", torch.randn(1, 8, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(F.relu(self.a(x))) * self.table
+        return self.each(self.one(self.b(F.relu(self.a(x))))) * self.table
 
     @torch.jit.export
     def waits(self, x: Tensor) -> Tensor:
@@ -36,6 +39,9 @@ def main() -> None:
     x = torch.randn(2, 3, 37, 41)
     np.save(folder / "input.npy", x.numpy())
     module = module.to(memory_format=torch.channels_last)
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    strides = {name: t.stride() for name, t in named.items()}
+    (folder / "strides.json").write_text(json.dumps(strides))
     with torch.inference_mode():
         answer = module(x)
     assert answer.is_contiguous(memory_format=torch.channels_last)
