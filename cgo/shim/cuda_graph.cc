@@ -8,7 +8,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/cuda/CUDAGraph.h>
-#include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -28,11 +27,6 @@ struct tv_cuda_graph : tv::Counted<tv::kCUDAGraph> {
 namespace tv {
 namespace {
 
-// A status that another function gave, on its way through code that throws.
-struct Failed {
-  tv_status* status;
-};
-
 // The method's result, which owns its tensors.
 struct Result {
   ~Result() {
@@ -51,6 +45,14 @@ void call(tv_module* m, int32_t method, const tv_tensor* input, tv_mode mode, Re
   tv_status* failed = tv_module_call(m, method, &argument, 1, 1, nullptr, 0, mode, &result->node, &result->more);
   if (failed != nullptr) throw Failed{failed};
 }
+
+// Waits for the device, now and at its end.
+struct Settled {
+  Settled() { c10::cuda::device_synchronize(); }
+  ~Settled() {
+    quiet([] { c10::cuda::device_synchronize(); });
+  }
+};
 
 // A device's stream for recording: what the allocator keeps for a stream serves the next recording. Under the mutex.
 c10::cuda::CUDAStream recording_stream(at::DeviceIndex device) {
@@ -83,17 +85,16 @@ extern "C" {
 
 tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* input, int32_t warmup, tv_mode mode,
                                  tv_cuda_graph** out, tv_node* result, tv_values** more, int32_t* recording) {
-  tv_status* failed = nullptr;
-  tv_status* status = tv::on_lane(mode.lane, [&] {
+  return tv::run(mode, [&] {
     const auto device = input->t.device();
     TORCH_CHECK(device.is_cuda(), "graph: got an input on ", device, ", want one on a CUDA device");
     const std::lock_guard<std::mutex> lock(tv::device_mutex());
     const c10::cuda::CUDAGuard on(device);
     const auto stream = tv::recording_stream(device.index());
-    c10::cuda::device_synchronize();  // the input is there
     auto graph = std::make_unique<tv_cuda_graph>(input->t);
     tv::Result recorded;
-    try {
+    const tv::Settled settled;  // the input is there, and what was begun is done, also where it failed
+    {
       // On the stream of the recording, to which cuBLAS's workspaces belong.
       const c10::cuda::CUDAStreamGuard aside(stream);
       for (int32_t k = 0; k < std::max(warmup, 1); k++) {
@@ -105,24 +106,16 @@ tv_status* tv_cuda_graph_capture(tv_module* m, int32_t method, const tv_tensor* 
       *recording = 1;
       tv::record(m, method, input, mode, &graph->graph, &recorded);
       *recording = 0;
-    } catch (const tv::Failed& f) {
-      failed = f.status;
     }
-    tv::quiet([&] { c10::cuda::device_synchronize(); });
-    if (failed != nullptr) return;
     *result = std::exchange(recorded.node, tv_node{});
     *more = std::exchange(recorded.more, nullptr);
     *out = graph.release();
   });
-  if (failed == nullptr) return status;
-  tv_status_free(status);
-  return failed;
 }
 
 tv_status* tv_cuda_graph_replay(tv_cuda_graph* g, const tv_tensor* input, tv_mode mode) {
-  return tv::on_lane(mode.lane, [&] {
+  return tv::run(mode, [&] {
     const c10::cuda::CUDAGuard on(g->input.device());
-    const c10::InferenceMode inference;
     g->input.copy_(input->t, true);
     g->graph.replay();
   });

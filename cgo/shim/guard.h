@@ -35,6 +35,11 @@ struct Error : std::runtime_error {
   int32_t code;
 };
 
+// A status that another function of the shim gave, on its way through code that throws.
+struct TV_API Failed {
+  tv_status* status;
+};
+
 }  // namespace tv
 
 struct tv_status : tv::Counted<tv::kStatus> {

@@ -13,7 +13,8 @@
 namespace tv {
 
 // Sets what a call's tv_mode asks for on the running thread, and puts back what was there.
-class ModeGuard {
+// Visible to the CUDA side library, as run_on_lane.
+class TV_API ModeGuard {
  public:
   explicit ModeGuard(const tv_mode& mode);
   ~ModeGuard();
@@ -33,27 +34,22 @@ class ModeGuard {
 void one_thread_here();
 
 // Calls fn(arg) on that lane and waits; lane -1 is the calling thread, kHere too where that is a lane's already.
-// Visible to the CUDA side library.
 constexpr int32_t kHere = -2;
 TV_API void run_on_lane(int32_t lane, void (*fn)(void*), void* arg);
 
-// Runs the body on the lane; what it throws becomes the status.
-template <typename F>
-tv_status* on_lane(int32_t lane, F&& body) noexcept {
-  tv_status* status = nullptr;
-  auto task = [&] { status = guard(body); };
-  using Task = decltype(task);
-  tv_status* failed = guard([&] { run_on_lane(lane, [](void* p) { (*static_cast<Task*>(p))(); }, &task); });
-  return failed != nullptr ? failed : status;
-}
-
-// The same under the mode.
+// Runs the body on the lane and under the mode; what it throws becomes the status.
 template <typename F>
 tv_status* run(const tv_mode& mode, F&& body) noexcept {
-  return on_lane(mode.lane, [&] {
-    ModeGuard g(mode);
-    body();
-  });
+  tv_status* status = nullptr;
+  auto task = [&] {
+    status = guard([&] {
+      ModeGuard g(mode);
+      body();
+    });
+  };
+  using Task = decltype(task);
+  tv_status* failed = guard([&] { run_on_lane(mode.lane, [](void* p) { (*static_cast<Task*>(p))(); }, &task); });
+  return failed != nullptr ? failed : status;
 }
 
 // guard for work on tensors on the calling thread, with nothing set about gradients.

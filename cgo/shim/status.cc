@@ -140,6 +140,8 @@ tv_status* current_exception_status() noexcept {
   try {
     try {
       throw;
+    } catch (const Failed& f) {
+      return f.status;
     } catch (const Error& e) {
       return make(e.code, e.what());
     } catch (const torch::jit::JITException& e) {
