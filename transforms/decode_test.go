@@ -404,6 +404,9 @@ func FuzzDecode(f *testing.F) {
 
 // TestOpenKeepsItsMemory: photos that follow are read and decompressed in the memory of those before.
 func TestOpenKeepsItsMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("under the race detector a sync.Pool forgets at random: not with -short")
+	}
 	for _, name := range []string{"rocket.jpg", "chelsea.png"} {
 		path := filepath.Join(testmain.Root(t), "testdata", "images", name)
 		info, err := os.Stat(path)
