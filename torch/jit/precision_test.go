@@ -176,11 +176,15 @@ func TestPrecisionSizes(t *testing.T) {
 func TestPrecisionInstructionSets(t *testing.T) {
 	program, err := os.Executable()
 	require.NoError(t, err)
-	for _, env := range [][]string{
+	environments := [][]string{
 		{"ATEN_CPU_CAPABILITY=avx2"},
 		{"ATEN_CPU_CAPABILITY=default"},
 		{"ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=SSE41"},
-	} {
+	}
+	if testing.Short() { // under a sanitizer they take minutes
+		environments = environments[:1]
+	}
+	for _, env := range environments {
 		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestPrecision(Linears|Sizes|EmptyBatch)$", "-test.v")
 		cmd.Env = append(os.Environ(), env...)
 		out, err := cmd.CombinedOutput()
