@@ -611,6 +611,68 @@ class Wide(nn.Module):
         return F.linear(x, self.a.weight, self.one)
 
 
+class Conv3x3(nn.Module):
+    """Convolutions of 3x3 that a rewrite may replace, and others: (B, 16, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.a, self.b = nn.Conv2d(16, 40, 3, padding=1), nn.Conv2d(40, 16, 3, bias=False)
+        self.norm = nn.BatchNorm2d(40)
+        nn.init.normal_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+        self.wide = nn.Conv2d(16, 16, 3, padding=(2, 0))
+        self.traced = torch.jit.trace(nn.Conv2d(16, 16, 3, padding=1), torch.rand(1, 16, 5, 6))
+        self.strided = nn.Conv2d(16, 16, 3, stride=2, padding=1)
+        self.dilated = nn.Conv2d(16, 16, 3, dilation=2)
+        self.grouped = nn.Conv2d(16, 16, 3, groups=2)
+        self.odd = nn.Conv2d(16, 12, 3)
+        self.reflected = nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Two layers of a head, and a third of the first one's weight."""
+        y = self.b(F.relu(self.norm(self.a(x)), inplace=True))
+        return y + F.conv2d(x, self.b.weight.transpose(0, 1)[:16, :16], None, padding=0)
+
+    @torch.jit.export
+    def activations(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        y = self.a(x)
+        return (
+            F.gelu(self.a(x)),
+            F.silu(self.wide(x)),
+            torch.relu_(y),
+            torch.sigmoid(self.traced(x)),
+        )
+
+    @torch.jit.export
+    def paddings(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """One weight with three paddings."""
+        w, b = self.wide.weight, self.wide.bias
+        return F.conv2d(x, w, b), F.conv2d(x, w, b, padding=1), F.conv2d(x, w, b, padding=(0, 3))
+
+    @torch.jit.export
+    def left(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What stays: strides, dilations, groups, few channels. Reflection is a step before."""
+        return (
+            self.strided(x),
+            self.dilated(x),
+            self.grouped(x),
+            self.odd(x),
+            self.reflected(x),
+        )
+
+    @torch.jit.export
+    def viewed(self, x: Tensor) -> Tensor:
+        """A view that only some strides allow."""
+        y = self.a(x)
+        return y.view(y.size(0), 8, -1) if x.is_contiguous() else y.flatten(2)
+
+    @torch.jit.export
+    def given(self, x: Tensor, weight: Tensor) -> Tensor:
+        """A weight that is no constant."""
+        return F.conv2d(x, weight, padding=1)
+
+
 EXTRA = {"labels.json": '["cat","dog"]', "note.txt": "Grüße\n", "blob.bin": bytes(range(256))}
 
 MODULES: Dict[str, Callable[[], nn.Module]] = {
@@ -638,6 +700,7 @@ MODULES: Dict[str, Callable[[], nn.Module]] = {
     "nms": Suppress,
     "linears": Linears,
     "wide": Wide,
+    "conv3x3": Conv3x3,
     "extra": Identity,
 }
 
@@ -699,6 +762,7 @@ def check(out: Path) -> None:
     assert linears(photos).shape == (2, 4, 8) and linears(photos).std() > 0.1
     assert linears.halves(torch.randn(2, 4, 8)).shape == (2, 4, 32)
     assert load["wide"](torch.randn(2, 800)).shape == (2, 30)
+    assert load["conv3x3"](torch.randn(2, 16, 5, 7)).shape == (2, 16, 3, 5)
     extra = dict.fromkeys(EXTRA, "")
     torch.jit.load(str(out / "extra.pt"), _extra_files=extra)
     got = extra["blob.bin"]

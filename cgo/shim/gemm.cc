@@ -256,6 +256,17 @@ void gemm(const float* x, int64_t rows, int64_t in_features, const float* panels
   });
 }
 
+void gemm_on_this_thread(const float* x, int64_t rows, int64_t in_features, const float* panels, int64_t out_features,
+                         const Epilogue& epilogue, float* y) {
+  const Product p{x, in_features, panels, out_features, epilogue, y};
+  for (int64_t panel = 0; panel * kWidth < out_features; panel++)
+    for (int64_t from = 0; from < rows; from += kBlock) block(p, from, std::min(rows, from + kBlock), panel);
+}
+
+int64_t packed_size(int64_t out_features, int64_t in_features) {
+  return (out_features + kWidth - 1) / kWidth * kWidth * in_features;
+}
+
 #else
 
 bool has_gemm() { return false; }
@@ -263,6 +274,8 @@ at::Tensor pack_panels(const at::Tensor& weight) { return weight; }
 void gemm(const float*, int64_t, int64_t, const float*, int64_t, const Epilogue&, float*) {
   TORCH_CHECK(false, "gemm: not for this processor");
 }
+void gemm_on_this_thread(const float*, int64_t, int64_t, const float*, int64_t, const Epilogue&, float*) {}
+int64_t packed_size(int64_t, int64_t) { return 0; }
 
 #endif
 

@@ -1,4 +1,4 @@
-// Linear layers in float32 for processors with AVX2 and without AVX-512.
+// Products of matrices in float32 for processors with AVX2 and without AVX-512.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,9 @@ at::Tensor pack_panels(const at::Tensor& weight);
 
 enum class Activation { kNone, kReLU, kGELU };
 
+// How many numbers pack_panels makes of such a weight.
+int64_t packed_size(int64_t out_features, int64_t in_features);
+
 // What happens to a product before it is written.
 struct Epilogue {
   const float* bias = nullptr;      // (out_features)
@@ -26,5 +29,9 @@ struct Epilogue {
 // y (rows, out_features) = x (rows, in_features) @ weight^T, and the epilogue; all contiguous.
 void gemm(const float* x, int64_t rows, int64_t in_features, const float* panels, int64_t out_features,
           const Epilogue& epilogue, float* y);
+
+// The same without other threads.
+void gemm_on_this_thread(const float* x, int64_t rows, int64_t in_features, const float* panels, int64_t out_features,
+                         const Epilogue& epilogue, float* y);
 
 }  // namespace tv

@@ -3,8 +3,8 @@
 // A module is frozen, so that its weights are constants of its graphs, and the graphs are rewritten: linear layers
 // become oneDNN's, or gemm.h's, with the weights in the layout of the kernels and with the activation, the layer scale
 // and the residual that follow fused into them; attention in plain operators becomes one call; a convolution that
-// embeds patches becomes a linear layer. Weights are packed one after the other, and each original goes before the next
-// one is packed.
+// embeds patches becomes a linear layer, and one of 3x3 winograd.h's where gemm.h is for the processor. Weights are
+// packed one after the other, and each original goes before the next one is packed.
 #include "precision.h"
 
 #include <algorithm>
@@ -40,15 +40,17 @@
 #include "gemm.h"
 #include "guard.h"
 #include "parallel.h"
+#include "winograd.h"
 
 namespace tv {
 
-// A linear layer as its kernels want it.
-struct Linear {
+// A linear layer or a convolution as its kernels want it; the features of a convolution are its channels.
+struct Layer {
   enum Form {
-    kPlain,   // (out_features, in_features)
-    kOneDNN,  // opaque, as mkldnn::_reorder_linear_weight gives it
-    kPanels,  // as pack_panels gives it
+    kPlain,     // (out_features, in_features)
+    kOneDNN,    // opaque, as mkldnn::_reorder_linear_weight gives it
+    kPanels,    // as pack_panels gives it
+    kWinograd,  // as pack_winograd gives it
   };
   at::Tensor weight;
   std::optional<at::Tensor> bias;   // (out_features)
@@ -68,7 +70,7 @@ class Layers {
     for (const int64_t id : ids_) all().erase(id);
   }
 
-  int64_t add(std::shared_ptr<const Linear> layer) {
+  int64_t add(std::shared_ptr<const Layer> layer) {
     std::unique_lock<std::shared_mutex> lock(mutex());
     static int64_t last = 0;
     all()[++last] = std::move(layer);
@@ -76,7 +78,7 @@ class Layers {
     return last;
   }
 
-  static std::shared_ptr<const Linear> get(int64_t id) {
+  static std::shared_ptr<const Layer> get(int64_t id) {
     std::shared_lock<std::shared_mutex> lock(mutex());
     const auto found = all().find(id);
     TORCH_CHECK(found != all().end(), "torchvit: got layer ", id, ", want one that was made by this process");
@@ -84,7 +86,7 @@ class Layers {
   }
 
  private:
-  using Map = std::unordered_map<int64_t, std::shared_ptr<const Linear>>;
+  using Map = std::unordered_map<int64_t, std::shared_ptr<const Layer>>;
   // Never destroyed: modules may go after them.
   static Map& all() {
     static auto* map = new Map();
@@ -112,7 +114,7 @@ c10::TypedOperatorHandle<F> find(const char* name, const char* overload) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).typed<F>();
 }
 
-at::Tensor pointwise(const at::Tensor& x, const Linear& layer) {
+at::Tensor pointwise(const at::Tensor& x, const Layer& layer) {
   static const auto op = find<at::Tensor(const at::Tensor&, const at::Tensor&, const OptionalTensor&, std::string_view,
                                          c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>(
       "mkldnn::_linear_pointwise", "");
@@ -120,7 +122,7 @@ at::Tensor pointwise(const at::Tensor& x, const Linear& layer) {
                  layer.algorithm);
 }
 
-at::Tensor pointwise_add(const at::Tensor& x, const at::Tensor& other, const Linear& layer) {
+at::Tensor pointwise_add(const at::Tensor& x, const at::Tensor& other, const Layer& layer) {
   static const auto op = find<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const OptionalTensor&,
                                          std::string_view)>("mkldnn::_linear_pointwise", "binary");
   return op.call(x, other, layer.weight, layer.bias, "add");
@@ -150,7 +152,7 @@ at::Tensor pack(const at::Tensor& weight) {
   return stack.at(0).toTensor();
 }
 
-at::Tensor activate(const at::Tensor& x, const Linear& layer) {
+at::Tensor activate(const at::Tensor& x, const Layer& layer) {
   if (layer.activation == "gelu") return at::gelu(x, layer.algorithm);
   if (layer.activation == "relu") return at::relu(x);
   if (layer.activation == "swish") return at::silu(x);
@@ -176,10 +178,10 @@ at::Tensor add_bfloat16(const at::Tensor& residual, const at::Tensor& y) {
 }
 
 // activation(x @ weight^T + bias), plus the residual where there is one, of y's own form.
-at::Tensor product(const at::Tensor& x, const Linear& layer, const OptionalTensor& residual,
+at::Tensor product(const at::Tensor& x, const Layer& layer, const OptionalTensor& residual,
                    at::ArrayRef<int64_t> sizes) {
-  if (layer.form == Linear::kOneDNN) return residual ? pointwise_add(x, *residual, layer) : pointwise(x, layer);
-  if (layer.form == Linear::kPlain) {
+  if (layer.form == Layer::kOneDNN) return residual ? pointwise_add(x, *residual, layer) : pointwise(x, layer);
+  if (layer.form == Layer::kPlain) {
     auto y = activate(at::linear(x, layer.weight, layer.bias), layer);
     return residual ? y.add_(*residual) : y;
   }
@@ -252,11 +254,45 @@ at::Tensor patch_embed(const at::Tensor& x, int64_t id, int64_t h, int64_t w) {
   return x.dim() == 4 ? y : y.squeeze(0);
 }
 
+// (B, C, H, W) -> (B, out_features, H + 2 * height - 2, W + 2 * width - 2), padded with zeros; channels last where x
+// is.
+at::Tensor conv3x3(const at::Tensor& x, int64_t id, int64_t height, int64_t width) {
+  const auto layer = Layers::get(id);
+  TORCH_CHECK((x.dim() == 3 || x.dim() == 4) && x.size(-3) == layer->in_features, "conv3x3: got ", x.sizes(),
+              ", want 3 or 4 dimensions and ", layer->in_features, " channels");
+  TORCH_CHECK(x.scalar_type() == at::kFloat, "conv3x3: got ", x.scalar_type(), ", want float32");
+  const auto batch = x.dim() == 4 ? x : x.unsqueeze(0);
+  const auto format = batch.suggest_memory_format();
+  Winograd p{};
+  p.batch = batch.size(0);
+  p.height = batch.size(2);
+  p.width = batch.size(3);
+  p.in_channels = layer->in_features;
+  p.out_channels = layer->out_features;
+  p.padding_height = height;
+  p.padding_width = width;
+  TORCH_CHECK(p.out_height() > 0 && p.out_width() > 0, "conv3x3: got ", x.sizes(), " and padding ", height, ", ", width,
+              ", want at least 3x3");
+  const auto in = batch.contiguous(at::MemoryFormat::ChannelsLast);
+  auto y =
+      at::empty({p.batch, p.out_channels, p.out_height(), p.out_width()}, in.options(), at::MemoryFormat::ChannelsLast);
+  p.x = in.const_data_ptr<float>();
+  p.weight = layer->weight.const_data_ptr<float>();
+  p.bias = layer->bias ? layer->bias->const_data_ptr<float>() : nullptr;
+  p.relu = layer->activation == "relu";
+  p.y = y.mutable_data_ptr<float>();
+  if (y.numel() != 0) winograd(p);
+  if (!p.relu) y = activate(y, *layer);
+  y = y.contiguous(format);
+  return x.dim() == 4 ? y : y.squeeze(0);
+}
+
 TORCH_LIBRARY(torchvit, m) {
   m.def("linear(Tensor x, int layer, Tensor? residual) -> Tensor");
   m.def("self_attention(Tensor qkv, int num_heads) -> Tensor");
   m.def("attention(Tensor q, Tensor kt, Tensor v, float scale, bool single) -> Tensor");
   m.def("patch_embed(Tensor x, int layer, int height, int width) -> Tensor");
+  m.def("conv3x3(Tensor x, int layer, int padding_height, int padding_width) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torchvit, CPU, m) {
@@ -264,6 +300,7 @@ TORCH_LIBRARY_IMPL(torchvit, CPU, m) {
   m.impl("self_attention", self_attention);
   m.impl("attention", attention);
   m.impl("patch_embed", patch_embed);
+  m.impl("conv3x3", conv3x3);
 }
 
 // --- rewriting ------------------------------------------------------------------------------------
@@ -342,14 +379,16 @@ bool writes(const Node* n) {
 
 Node* only_user(const Value* v) { return v->uses().size() == 1 ? v->uses()[0].user : nullptr; }
 
-// A linear layer in a graph, with what is fused into it.
+// A layer in a graph, with what is fused into it.
 struct Site {
-  Node* node;               // aten::linear, or a convolution that embeds patches
+  enum Kind { kLinear, kPatchEmbed, kConv3x3 };
+  Node* node;  // aten::linear, aten::conv2d or aten::_convolution
+  Kind kind = kLinear;
   std::vector<Node*> tail;  // what follows and is fused, in order
   int residual = -1;        // which input of the last node of the tail
   OptionalTensor gamma;     // LayerScale
   std::string activation = "none", algorithm = "none";
-  std::vector<int64_t> patch;  // of a convolution
+  std::vector<int64_t> size;  // of a patch, or the padding of a convolution
   bool bfloat16 = false, keep_dtype = true;
 
   Value* weight() const { return node->input(1); }
@@ -440,12 +479,17 @@ class Rewriter {
           return;
         }
       } else if (is(n, "aten::conv2d") || is(n, "aten::_convolution")) {
-        if (!patches(&site)) return;
-        count->patch_embed++;
+        if (!convolution(&site)) return;
       } else {
         return;
       }
-      if (site.patch.empty()) {
+      if (site.kind == Site::kPatchEmbed) {
+        count->patch_embed++;
+      } else if (site.kind == Site::kConv3x3) {
+        take_activation(&site, taken_);
+        count->conv++;
+        count->fused += static_cast<int64_t>(site.tail.size());
+      } else {
         if (!take_gamma(&site, taken_)) take_activation(&site, taken_);
         if (site.activation == "none") take_residual(&site, taken_);
         count->linear++;
@@ -458,7 +502,7 @@ class Rewriter {
       if (bfloat16_) {
         // A layer is held once: what the first method found holds for the others.
         const auto* data = tensor_of(site.weight())->const_data_ptr();
-        site.bfloat16 = !final_.emplace(data, is_final(site.last())).first->second;
+        site.bfloat16 = site.kind != Site::kConv3x3 && !final_.emplace(data, is_final(site.last())).first->second;
         site.keep_dtype = site.residual < 0 && stays_inside(site.last()->output());
       }
       sites_[key(site)].push_back(std::move(site));
@@ -469,17 +513,17 @@ class Rewriter {
   void pack_all() {
     size_t packed = 0;
     for (auto& [k, sites] : sites_) {
-      std::optional<Linear> shape;
+      std::optional<Layer> shape;
       for (auto& site : sites) {
         if (!shape) {
           packed += tensor_of(site.weight())->nbytes();
           shape = prepared(site);
         }
-        Linear layer = *shape;
+        Layer layer = *shape;
         layer.activation = site.activation;
         layer.algorithm = site.algorithm;
         layer.keep_dtype = site.keep_dtype;
-        put(site, layers_->add(std::make_shared<const Linear>(std::move(layer))));
+        put(site, layers_->add(std::make_shared<const Layer>(std::move(layer))));
       }
       sites.clear();
       // Originals were allocated by another thread perhaps: what is free there does not serve this one.
@@ -493,7 +537,8 @@ class Rewriter {
 
  private:
   // Which numbers a layer has: its weight, bias and scale, and how they are held.
-  using Key = std::tuple<const void*, std::vector<int64_t>, std::vector<int64_t>, const void*, const void*, bool>;
+  using Key =
+      std::tuple<const void*, std::vector<int64_t>, std::vector<int64_t>, const void*, const void*, bool, Site::Kind>;
 
   static Key key(const Site& site) {
     const auto weight = *tensor_of(site.weight());
@@ -503,7 +548,8 @@ class Rewriter {
             weight.strides().vec(),
             bias && bias->defined() ? bias->const_data_ptr() : nullptr,
             site.gamma ? site.gamma->const_data_ptr() : nullptr,
-            site.bfloat16};
+            site.bfloat16,
+            site.kind};
   }
 
   static bool is_view(const Node* n) {
@@ -587,29 +633,38 @@ class Rewriter {
     return i->toIntVector();
   }
 
-  // A convolution whose kernel is its stride: aten::conv2d(x, weight, bias, stride, padding, dilation, groups), or
-  // a trace's aten::_convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, ...).
-  static bool patches(Site* site) {
+  // A convolution that is replaced, whose node is aten::conv2d(x, weight, bias, stride, padding, dilation, groups), or
+  // a trace's aten::_convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, ...):
+  // one whose kernel is its stride, or of 3x3 with stride 1 and many channels.
+  static bool convolution(Site* site) {
     if (!constant_layer(*site, 4)) return false;
     const bool traced = is(site->node, "aten::_convolution");
     if (traced && torch::jit::toIValue(site->node->input(6)) != c10::IValue(false)) return false;
     const auto weight = *tensor_of(site->weight());
-    const std::vector<int64_t> kernel{weight.size(2), weight.size(3)};
+    const std::vector<int64_t> kernel{weight.size(2), weight.size(3)}, one{1, 1};
     const auto groups = torch::jit::toIValue(site->node->input(traced ? 8 : 6));
-    if (kernel == std::vector<int64_t>{1, 1} || ints(site->node->input(3)) != kernel ||
-        ints(site->node->input(4)) != std::vector<int64_t>{0, 0} ||
-        ints(site->node->input(5)) != std::vector<int64_t>{1, 1} || !groups || !groups->isInt() || groups->toInt() != 1)
+    const auto stride = ints(site->node->input(3)), padding = ints(site->node->input(4));
+    if (!groups || !groups->isInt() || groups->toInt() != 1 || ints(site->node->input(5)) != one || !padding)
       return false;
-    site->patch = kernel;
+    if (kernel != one && stride == kernel && *padding == std::vector<int64_t>{0, 0}) {
+      site->kind = Site::kPatchEmbed;
+      site->size = kernel;
+      return true;
+    }
+    if (kernel != std::vector<int64_t>{3, 3} || stride != one || padding->size() != 2 || !has_gemm() ||
+        weight.size(0) % kWinogradChannels != 0 || weight.size(1) % kWinogradChannels != 0)
+      return false;
+    site->kind = Site::kConv3x3;
+    site->size = *padding;
     return true;
   }
 
-  Linear prepared(const Site& site) const {
+  Layer prepared(const Site& site) const {
     c10::InferenceMode guard(false);
     at::NoGradGuard no_grad;
     auto weight = tensor_of(site.weight())->detach();
-    if (!site.patch.empty()) weight = weight.flatten(1);
-    Linear layer;
+    if (site.kind == Site::kPatchEmbed) weight = weight.flatten(1);
+    Layer layer;
     const auto bias = tensor_of(site.bias());
     if (bias && bias->defined()) layer.bias = bias->detach().contiguous();
     if (site.gamma) {
@@ -618,6 +673,11 @@ class Rewriter {
     }
     layer.out_features = weight.size(0);
     layer.in_features = weight.size(1);
+    if (site.kind == Site::kConv3x3) {
+      layer.form = Layer::kWinograd;
+      layer.weight = pack_winograd(weight);
+      return layer;
+    }
     if (site.bfloat16) {
       layer.dtype = at::kBFloat16;
       weight = weight.to(at::kBFloat16);
@@ -625,10 +685,10 @@ class Rewriter {
     }
     weight = weight.contiguous();
     if (layer.dtype == at::kFloat && has_gemm()) {
-      layer.form = Linear::kPanels;
+      layer.form = Layer::kPanels;
       weight = pack_panels(weight);
     } else if (at::globalContext().hasMKLDNN() && (layer.dtype == at::kFloat || takes_bfloat16())) {
-      layer.form = Linear::kOneDNN;
+      layer.form = Layer::kOneDNN;
       weight = pack(weight);
     }
     layer.weight = std::move(weight);
@@ -642,14 +702,14 @@ class Rewriter {
     torch::jit::WithInsertPoint at(last);
     Value* layer = graph->insertConstant(id);
     Node* n = nullptr;
-    if (site.patch.empty()) {
+    if (site.kind == Site::kLinear) {
       Value* residual = site.residual >= 0 ? last->input(site.residual) : graph->insertConstant(c10::IValue());
       n = graph->insertNode(graph->create(symbol("torchvit::linear"), {site.node->input(0), layer, residual}));
     } else {
-      Value* height = graph->insertConstant(site.patch[0]);
-      Value* width = graph->insertConstant(site.patch[1]);
-      n = graph->insertNode(
-          graph->create(symbol("torchvit::patch_embed"), {site.node->input(0), layer, height, width}));
+      const auto name = symbol(site.kind == Site::kPatchEmbed ? "torchvit::patch_embed" : "torchvit::conv3x3");
+      Value* height = graph->insertConstant(site.size[0]);
+      Value* width = graph->insertConstant(site.size[1]);
+      n = graph->insertNode(graph->create(name, {site.node->input(0), layer, height, width}));
     }
     n->output()->setType(c10::TensorType::get());
     last->output()->replaceAllUsesWith(n->output());

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -172,6 +173,95 @@ func TestPrecisionSizes(t *testing.T) {
 	}
 }
 
+// Convolutions of 3x3 for images in either memory format, of sizes that are no multiples of a tile, and of one pixel.
+func TestPrecisionConvolutions(t *testing.T) {
+	info, err := torch.RuntimeInfo()
+	require.NoError(t, err)
+	exact, fast := load(t, "conv3x3"), loadWith(t, "conv3x3", torch.PrecisionFast)
+	counts := fast.Rewritten().Methods
+	require.NotEmpty(t, counts)
+	want := []jit.RewrittenMethod{
+		{Name: "forward", Conv: 3, Fused: 1},
+		{Name: "activations", Conv: 4, Fused: 3},
+		{Name: "paddings", Conv: 3},
+		{Name: "left", Conv: 1},
+		{Name: "viewed", Conv: 1},
+		{Name: "given"},
+	}
+	if info.CPUCapability != "AVX2" {
+		for i := range want {
+			want[i].Conv, want[i].Fused = 0, 0
+		}
+	}
+	assert.ElementsMatch(t, want, counts)
+
+	weight := normal(t, 3, 8, 16, 3, 3)
+	for _, shape := range [][]int64{{1, 16, 5, 5}, {2, 16, 6, 9}, {3, 16, 40, 33}, {1, 16, 131, 200}, {16, 7, 6}} {
+		contiguous := normal(t, 1, shape...)
+		for _, x := range []*torch.Tensor{contiguous, channelsLast(t, contiguous)} {
+			for _, m := range exact.Methods() {
+				if len(shape) == 3 && !slices.Contains([]string{"paddings", "left", "given"}, m.Name) { // for a batch alone
+					continue
+				}
+				args := []any{x}
+				if m.Name == "given" {
+					args = append(args, weight)
+				}
+				what := fmt.Sprint(m.Name, shape, x.Strides())
+				for range 2 {
+					a, b := call(t, exact, m.Name, args...), call(t, fast, m.Name, args...)
+					near(t, a, b, 2e-6, what)
+					for i, y := range leaves(a) {
+						assert.Equal(t, y.Strides(), leaves(b)[i].Strides(), what)
+					}
+				}
+			}
+		}
+	}
+	empty := tensorOf(t, []float32{}, 0, 16, 5, 5)
+	near(t, call(t, exact, "forward", empty), call(t, fast, "forward", empty), 0, "no image")
+
+	for what, x := range map[string]*torch.Tensor{"channels": normal(t, 1, 1, 8, 5, 5), "small": normal(t, 1, 1, 16, 2, 2)} {
+		for _, m := range []*jit.Module{exact, fast} {
+			_, err := m.Call(t.Context(), "forward", x)
+			assert.Error(t, err, what)
+		}
+	}
+	// What is wrong with a number stays near it.
+	data := make([]float32, 16*20*20)
+	for i := range data {
+		data[i] = float32(i%13) / 13
+	}
+	data[3*400+10*20+10] = float32(math.NaN())
+	for i, v := range floats(t, call(t, fast, "viewed", tensorOf(t, data, 1, 16, 20, 20)).(*torch.Tensor)) {
+		row, column := i%400/20, i%20
+		if max(abs(row-10), abs(column-10)) <= 1 {
+			assert.True(t, math.IsNaN(float64(v)), "%d, %d", row, column)
+		} else if max(abs(row-10), abs(column-10)) > 3 {
+			assert.False(t, math.IsNaN(float64(v)), "%d, %d", row, column)
+		}
+	}
+}
+
+func abs(i int) int { return max(i, -i) }
+
+// channelsLast is a copy of x in that memory format.
+func channelsLast(t testing.TB, x *torch.Tensor) *torch.Tensor {
+	t.Helper()
+	there, back := []int64{0, 2, 3, 1}, []int64{0, 3, 1, 2}
+	if len(x.Shape()) == 3 {
+		there, back = []int64{1, 2, 0}, []int64{2, 0, 1}
+	}
+	moved, err := x.Permute(there...)
+	require.NoError(t, err)
+	last, err := moved.Contiguous()
+	require.NoError(t, err)
+	y, err := last.Permute(back...)
+	require.NoError(t, err)
+	t.Cleanup(func() { torch.CloseAll(moved, last, y) })
+	return y
+}
+
 // The same on lower instruction sets, as ATen and oneDNN are told to use.
 func TestPrecisionInstructionSets(t *testing.T) {
 	program, err := os.Executable()
@@ -185,11 +275,11 @@ func TestPrecisionInstructionSets(t *testing.T) {
 		environments = environments[:1]
 	}
 	for _, env := range environments {
-		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestPrecision(Linears|Sizes|EmptyBatch)$", "-test.v")
+		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestPrecision(Linears|Sizes|Convolutions|EmptyBatch)$", "-test.v")
 		cmd.Env = append(os.Environ(), env...)
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%v: %s", env, out)
-		assert.Equal(t, 3, strings.Count(string(out), "\n--- PASS: TestPrecision"), "%v", env)
+		assert.Equal(t, 4, strings.Count(string(out), "\n--- PASS: TestPrecision"), "%v", env)
 	}
 }
 
