@@ -474,10 +474,14 @@ class Slow(nn.Module):
 
 
 class Suppress(nn.Module):
-    """Needs torchvision's operators: non-maximum suppression."""
+    """Needs torchvision's operators."""
 
     def forward(self, boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         return torch.ops.torchvision.nms(boxes, scores, threshold)
+
+    @torch.jit.export
+    def pool(self, x: Tensor, rois: Tensor) -> Tensor:
+        return torch.ops.torchvision.roi_align(x, rois, 0.5, 3, 2, 2, True)
 
 
 class Linears(nn.Module):

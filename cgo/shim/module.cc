@@ -350,9 +350,10 @@ tv_status* tv_module_rewrite(tv_module* m, int32_t bfloat16, tv_mode mode, tv_va
     tv::add_node(v.get(), TV_TUPLE, 2);
     tv::add_node(v.get(), TV_LIST, static_cast<int64_t>(done.counts.size()));
     for (const auto& count : done.counts) {
-      tv::add_node(v.get(), TV_TUPLE, 7);
+      tv::add_node(v.get(), TV_TUPLE, 8);
       tv::add_string(v.get(), count.method);
-      for (const int64_t n : {count.linear, count.fused, count.attention, count.patch_embed, count.conv, count.left})
+      for (const int64_t n :
+           {count.linear, count.fused, count.attention, count.patch_embed, count.conv, count.roi_align, count.left})
         tv::add_node(v.get(), TV_INT)->i = n;
     }
     tv::add_string(v.get(), done.note);

@@ -3,11 +3,12 @@
 // A module is frozen, so that its weights are constants of its graphs, and the graphs are rewritten: linear layers
 // become oneDNN's, or gemm.h's, with the weights in the layout of the kernels and with the activation, the layer scale
 // and the residual that follow fused into them; attention in plain operators becomes one call; a convolution that
-// embeds patches becomes a linear layer, and one of 3x3 winograd.h's where gemm.h is for the processor. Weights are
-// packed one after the other, and each original goes before the next one is packed.
+// embeds patches becomes a linear layer, and one of 3x3 winograd.h's where gemm.h is for the processor; roi_align uses
+// all threads. Weights are packed one after the other, and each original goes before the next one is packed.
 #include "precision.h"
 
 #include <algorithm>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -18,6 +19,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/ThreadLocalState.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/ir/constants.h>
@@ -287,12 +289,44 @@ at::Tensor conv3x3(const at::Tensor& x, int64_t id, int64_t height, int64_t widt
   return x.dim() == 4 ? y : y.squeeze(0);
 }
 
+// torchvision's, which works on one thread, a few boxes at a time: the same bits.
+at::Tensor roi_align(const at::Tensor& x, const at::Tensor& rois, double spatial_scale, int64_t height, int64_t width,
+                     int64_t sampling_ratio, bool aligned) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("torchvision::roi_align", "");
+  const auto in = x.contiguous();
+  const auto pooled = [&](const at::Tensor& boxes) {
+    torch::jit::Stack stack{in, boxes, spatial_scale, height, width, sampling_ratio, aligned};
+    op.callBoxed(&stack);
+    return stack.at(0).toTensor();
+  };
+  constexpr int64_t kBoxes = 8;
+  const int64_t count = rois.dim() == 2 ? rois.size(0) : 0, parts = (count + kBoxes - 1) / kBoxes;
+  if (parts <= 1 || at::get_num_threads() == 1) return pooled(rois);
+  std::vector<at::Tensor> results(parts);
+  std::vector<std::exception_ptr> errors(parts);
+  const at::ThreadLocalState state;
+  each_index(parts, [&](int64_t i) {
+    const at::ThreadLocalStateGuard guard(state);
+    try {
+      results[i] = pooled(rois.narrow(0, i * kBoxes, std::min(kBoxes, count - i * kBoxes)));
+    } catch (...) {
+      errors[i] = std::current_exception();
+    }
+  });
+  for (const auto& e : errors)
+    if (e) std::rethrow_exception(e);
+  return at::cat(results);
+}
+
 TORCH_LIBRARY(torchvit, m) {
   m.def("linear(Tensor x, int layer, Tensor? residual) -> Tensor");
   m.def("self_attention(Tensor qkv, int num_heads) -> Tensor");
   m.def("attention(Tensor q, Tensor kt, Tensor v, float scale, bool single) -> Tensor");
   m.def("patch_embed(Tensor x, int layer, int height, int width) -> Tensor");
   m.def("conv3x3(Tensor x, int layer, int padding_height, int padding_width) -> Tensor");
+  m.def(
+      "roi_align(Tensor x, Tensor rois, float spatial_scale, int height, int width, int sampling_ratio, bool aligned) "
+      "-> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torchvit, CPU, m) {
@@ -301,6 +335,7 @@ TORCH_LIBRARY_IMPL(torchvit, CPU, m) {
   m.impl("attention", attention);
   m.impl("patch_embed", patch_embed);
   m.impl("conv3x3", conv3x3);
+  m.impl("roi_align", roi_align);
 }
 
 // --- rewriting ------------------------------------------------------------------------------------
@@ -468,6 +503,7 @@ class Rewriter {
   void scan(std::shared_ptr<Graph>& graph, Rewritten::Count* count) {
     each(graph->block(), [&](Node* n) { expand_native_attention(n, count); });
     each(graph->block(), [&](Node* n) { fuse_attention(n, count); });
+    each(graph->block(), [&](Node* n) { share_roi_align(n, count); });
     std::vector<Site> found;
     each(graph->block(), [&](Node* n) {
       if (taken_.count(n) != 0) return;
@@ -753,6 +789,16 @@ class Rewriter {
     n->output(0)->replaceAllUsesWith(call("aten::linear", {mixed, n->input(7), n->input(8)}));
     n->destroy();
     count->attention++;
+  }
+
+  static void share_roi_align(Node* n, Rewritten::Count* count) {
+    if (!is(n, "torchvision::roi_align") || n->inputs().size() != 7) return;
+    torch::jit::WithInsertPoint at(n);
+    Graph* graph = n->owningGraph();
+    Node* shared = graph->insertNode(graph->create(symbol("torchvit::roi_align"), n->inputs()));
+    shared->output()->setType(c10::TensorType::get());
+    replace(n, shared->output());
+    count->roi_align++;
   }
 
   static std::optional<double> number(const Value* v) {

@@ -15,11 +15,11 @@ class Layers;
 struct Rewritten {
   torch::jit::Module module;
   std::shared_ptr<Layers> layers;
-  // For each method: how many linear layers, attentions, patch embeddings and convolutions were replaced, and how many
-  // linear layers were left.
+  // For each method: how many linear layers, attentions, patch embeddings, convolutions and RoIAligns were replaced,
+  // and how many linear layers were left.
   struct Count {
     std::string method;
-    int64_t linear = 0, fused = 0, attention = 0, patch_embed = 0, conv = 0, left = 0;
+    int64_t linear = 0, fused = 0, attention = 0, patch_embed = 0, conv = 0, roi_align = 0, left = 0;
   };
   std::vector<Count> counts;
   // Why nothing was done, or what is slower than it looks; empty where there is nothing to say.

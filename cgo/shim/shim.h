@@ -276,8 +276,8 @@ TV_API tv_status* tv_module_to(tv_module* m, int32_t dtype, int32_t device_type,
 TV_API tv_status* tv_module_channels_last(tv_module* m, tv_mode mode);
 // Rewrites the module for speed, in place; bfloat16 says in which precision its matrices are multiplied. Results
 // differ in their last bits from then on, and the module can be run and nothing else. *out: a tuple of a list, which
-// has a tuple (method, linear, fused, attention, patch_embed, conv, left) for each method that was rewritten, and a
-// note.
+// has a tuple (method, linear, fused, attention, patch_embed, conv, roi_align, left) for each method that was
+// rewritten, and a note.
 TV_API tv_status* tv_module_rewrite(tv_module* m, int32_t bfloat16, tv_mode mode, tv_values** out);
 // A copy with its own parameters, buffers and attributes.
 TV_API tv_status* tv_module_clone(tv_module* m, tv_module** out);

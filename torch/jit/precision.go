@@ -20,8 +20,8 @@ type RewrittenMethod struct {
 	Name string
 	// Linear layers with packed weights, Fused operators that went into them, Attention calls, PatchEmbed
 	// convolutions that became linear layers, Conv of 3x3 that became fewer products (decisions/0016; 0 on
-	// processors with AVX-512 and on arm64); Left counts linear layers that stayed.
-	Linear, Fused, Attention, PatchEmbed, Conv, Left int64
+	// processors with AVX-512 and on arm64), RoIAlign calls that use all threads; Left counts linear layers that stayed.
+	Linear, Fused, Attention, PatchEmbed, Conv, RoIAlign, Left int64
 }
 
 func checkPrecision(o LoadOptions) error {
@@ -64,12 +64,12 @@ func rewrite(name string, raw cgo.Module, precision torch.Precision) (Rewritten,
 	r.Note, _ = parts[1].(string)
 	for _, p := range methods {
 		t, _ := p.(torch.Tuple)
-		if len(t) != 7 {
-			return r, fmt.Errorf("%s: %w: got %d numbers, want 7", op, torch.ErrValue, len(t))
+		if len(t) != 8 {
+			return r, fmt.Errorf("%s: %w: got %d parts, want 8", op, torch.ErrValue, len(t))
 		}
 		m := RewrittenMethod{}
 		m.Name, _ = t[0].(string)
-		for i, to := range []*int64{&m.Linear, &m.Fused, &m.Attention, &m.PatchEmbed, &m.Conv, &m.Left} {
+		for i, to := range []*int64{&m.Linear, &m.Fused, &m.Attention, &m.PatchEmbed, &m.Conv, &m.RoIAlign, &m.Left} {
 			*to, _ = t[i+1].(int64)
 		}
 		r.Methods = append(r.Methods, m)

@@ -243,6 +243,36 @@ func TestPrecisionConvolutions(t *testing.T) {
 	}
 }
 
+// torchvision's RoIAlign on all threads: its bits, and its errors.
+func TestPrecisionRoIAlign(t *testing.T) {
+	exact, fast := load(t, "nms"), loadWith(t, "nms", torch.PrecisionFast)
+	assert.Contains(t, fast.Rewritten().Methods, jit.RewrittenMethod{Name: "pool", RoIAlign: 1})
+	x := normal(t, 1, 2, 5, 19, 23)
+	for _, n := range []int{0, 1, 8, 37} {
+		boxes := make([]float32, 0, 5*n)
+		for i := range n {
+			k := float32(i)
+			boxes = append(boxes, float32(i%2), k/3, k/4, k/3+5+k/7, k/4+9)
+		}
+		for _, images := range []*torch.Tensor{x, channelsLast(t, x)} {
+			rois := tensorOf(t, boxes, int64(n), 5)
+			want, ok := call(t, exact, "pool", images, rois).(*torch.Tensor)
+			require.True(t, ok)
+			got, ok := call(t, fast, "pool", images, rois).(*torch.Tensor)
+			require.True(t, ok)
+			assert.Equal(t, want.Shape(), got.Shape())
+			assert.Equal(t, floats(t, want), floats(t, got))
+			if n == 37 {
+				assert.NotEqual(t, floats(t, want)[:30], floats(t, want)[30*8:30*9])
+			}
+		}
+	}
+	for _, m := range []*jit.Module{exact, fast} {
+		_, err := m.Call(t.Context(), "pool", x, normal(t, 1, 40, 4))
+		assert.ErrorContains(t, err, "rois")
+	}
+}
+
 func abs(i int) int { return max(i, -i) }
 
 // channelsLast is a copy of x in that memory format.
