@@ -30,10 +30,11 @@ import (
 	"github.com/torchvit/torchvit/vit"
 )
 
-// The number of intra-op threads is one for the process, so each number has a process of its own, which
+// The number of intra-op threads is one for the process, so each number has processes of its own, which
 // these variables start.
 const (
 	threadsVariable = "TORCHVIT_PARITY_THREADS"
+	shareVariable   = "TORCHVIT_PARITY_SHARE"
 	folderVariable  = "TORCHVIT_PARITY_FOLDER"
 )
 
@@ -192,7 +193,26 @@ func shapeCases() (all []parityCase) {
 	return all
 }
 
-// TestParity runs Python once for all cases and then Go in a process for each number of threads.
+// shares is how many processes share the cases of a number of threads. Reading photos, loading modules and most
+// operators use one core, so two run at a time.
+const shares = 2
+
+// share gives those of the cases that one process runs: a model's follow each other.
+func share(threads, k int) (own []parityCase) {
+	models := map[string]int{}
+	for _, c := range cases() {
+		name := c.Model + " " + c.Head
+		if _, ok := models[name]; !ok {
+			models[name] = len(models)
+		}
+		if c.Threads == threads && models[name]%shares == k {
+			own = append(own, c)
+		}
+	}
+	return own
+}
+
+// TestParity runs Python and then Go for each number of threads.
 func TestParity(t *testing.T) {
 	if os.Getenv(threadsVariable) != "" {
 		t.Skip("the parent's test")
@@ -202,34 +222,39 @@ func TestParity(t *testing.T) {
 	}
 	// Both sides inherit it. Threads that spin for each other stand still where the processor is shared.
 	t.Setenv("OMP_WAIT_POLICY", "passive")
+	total := 0
+	for _, threads := range []int{1, 2} {
+		for k := range shares {
+			own := share(threads, k)
+			total += len(own)
+			t.Run(fmt.Sprintf("%d-threads-%d", threads, k), func(t *testing.T) {
+				t.Parallel()
+				parity(t, threads, k, own)
+			})
+		}
+	}
+	require.Len(t, cases(), total)
+}
+
+func parity(t *testing.T, threads, k int, own []parityCase) {
 	dir := t.TempDir()
-	list, err := json.Marshal(cases())
+	list, err := json.Marshal(own)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "cases.json"), list, 0o644))
 	testmain.RunPython(t, "scripts/parity.py", "dump", "--cases", filepath.Join(dir, "cases.json"), "--out", dir)
-	for _, threads := range []string{"1", "2"} {
-		t.Run(threads+"-threads", func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestParityOf", "-test.v")
-			cmd.Env = append(os.Environ(), threadsVariable+"="+threads, folderVariable+"="+dir)
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			want := 0
-			for _, c := range cases() {
-				if strconv.Itoa(c.Threads) == threads {
-					want++
-				}
-			}
-			if got := strings.Count(string(out), "    --- PASS: TestParityOfCases/"); got != want {
-				t.Fatalf("got %d cases that passed, want %d\n%s", got, want, out)
-			}
-			for line := range strings.Lines(string(out)) {
-				if strings.Contains(line, "summary:") {
-					t.Log(strings.TrimSpace(line))
-				}
-			}
-		})
+	cmd := exec.Command(os.Args[0], "-test.run=^TestParityOf", "-test.v")
+	cmd.Env = append(os.Environ(), fmt.Sprint(threadsVariable, "=", threads), fmt.Sprint(shareVariable, "=", k), folderVariable+"="+dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got := strings.Count(string(out), "    --- PASS: TestParityOfCases/"); got != len(own) {
+		t.Fatalf("got %d cases that passed, want %d\n%s", got, len(own), out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "summary:") {
+			t.Log(strings.TrimSpace(line))
+		}
 	}
 }
 
@@ -239,15 +264,14 @@ func TestParityOfCases(t *testing.T) {
 	if err != nil {
 		t.Skip("a child of TestParity runs it")
 	}
+	k, err := strconv.Atoi(os.Getenv(shareVariable))
+	require.NoError(t, err)
 	dir := os.Getenv(folderVariable)
 	t.Chdir(testmain.Root(t))
 	var elements, outputs int
 	var loaded model
 	defer func() { loaded.close() }()
-	for _, c := range cases() {
-		if c.Threads != threads {
-			continue
-		}
+	for _, c := range share(threads, k) {
 		t.Run(c.ID, func(t *testing.T) {
 			python, err := npy.ReadZipFile(filepath.Join(dir, c.ID+".npz"))
 			require.NoError(t, err)
