@@ -631,6 +631,7 @@ class Conv3x3(nn.Module):
         self.dilated = nn.Conv2d(16, 16, 3, dilation=2)
         self.grouped = nn.Conv2d(16, 16, 3, groups=2)
         self.odd = nn.Conv2d(16, 12, 3)
+        self.linear = nn.Linear(16, 16)
         self.reflected = nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -664,6 +665,12 @@ class Conv3x3(nn.Module):
             self.odd(x),
             self.reflected(x),
         )
+
+    @torch.jit.export
+    def tokens(self, x: Tensor) -> Tensor:
+        """Linear layers before, as in a head on tokens."""
+        y = F.gelu(self.linear(x.flatten(2).transpose(1, 2)))
+        return self.traced(self.linear(y).transpose(1, 2).reshape(x.shape))
 
     @torch.jit.export
     def viewed(self, x: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ const (
 	// PrecisionExact runs the kernels that Python runs: the same bits.
 	PrecisionExact Precision = iota
 	// PrecisionFast is float32 on the fastest kernels there are: linear layers of oneDNN with packed weights, the
-	// activation and the residual fused into them, and attention in one call. The last bits differ.
+	// activation and the residual fused into them, attention in one call, and on AVX2 kernels of our own for linear
+	// layers and 3x3 convolutions. The last bits differ.
 	PrecisionFast
 	// PrecisionBFloat16 is PrecisionFast with matrices multiplied in bfloat16; norms, sums along the blocks and the last
 	// layers stay in float32. Where the processor has no instructions for bfloat16 it is slower than

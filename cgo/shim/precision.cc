@@ -61,7 +61,8 @@ struct Layer {
   int64_t in_features = 0, out_features = 0;
   at::ScalarType dtype = at::kFloat;
   Form form = kPlain;
-  bool keep_dtype = true;  // whether a result in bfloat16 stays so; otherwise it is float32
+  bool keep_dtype = true;      // whether a result in bfloat16 stays so; otherwise it is float32
+  bool channels_last = false;  // whether a convolution's weight was
 };
 
 // The layers that the graphs of a module name by number: a graph cannot hold them itself.
@@ -257,14 +258,13 @@ at::Tensor patch_embed(const at::Tensor& x, int64_t id, int64_t h, int64_t w) {
 }
 
 // (B, C, H, W) -> (B, out_features, H + 2 * height - 2, W + 2 * width - 2), padded with zeros; channels last where x
-// is.
+// or the weight is, as torch's.
 at::Tensor conv3x3(const at::Tensor& x, int64_t id, int64_t height, int64_t width) {
   const auto layer = Layers::get(id);
   TORCH_CHECK((x.dim() == 3 || x.dim() == 4) && x.size(-3) == layer->in_features, "conv3x3: got ", x.sizes(),
               ", want 3 or 4 dimensions and ", layer->in_features, " channels");
-  TORCH_CHECK(x.scalar_type() == at::kFloat, "conv3x3: got ", x.scalar_type(), ", want float32");
-  const auto batch = x.dim() == 4 ? x : x.unsqueeze(0);
-  const auto format = batch.suggest_memory_format();
+  TORCH_CHECK(x.is_floating_point(), "conv3x3: got ", x.scalar_type(), ", want a floating dtype");
+  const auto batch = (x.dim() == 4 ? x : x.unsqueeze(0)).to(at::kFloat);
   Winograd p{};
   p.batch = batch.size(0);
   p.height = batch.size(2);
@@ -285,7 +285,9 @@ at::Tensor conv3x3(const at::Tensor& x, int64_t id, int64_t height, int64_t widt
   p.y = y.mutable_data_ptr<float>();
   if (y.numel() != 0) winograd(p);
   if (!p.relu) y = activate(y, *layer);
-  y = y.contiguous(format);
+  // Not contiguous(), which would leave the strides of one pixel.
+  if (!layer->channels_last && batch.suggest_memory_format() != at::MemoryFormat::ChannelsLast)
+    y = y.clone(at::MemoryFormat::Contiguous);
   return x.dim() == 4 ? y : y.squeeze(0);
 }
 
@@ -301,21 +303,22 @@ at::Tensor roi_align(const at::Tensor& x, const at::Tensor& rois, double spatial
   };
   constexpr int64_t kBoxes = 8;
   const int64_t count = rois.dim() == 2 ? rois.size(0) : 0, parts = (count + kBoxes - 1) / kBoxes;
-  if (parts <= 1 || at::get_num_threads() == 1) return pooled(rois);
-  std::vector<at::Tensor> results(parts);
+  if (parts <= 1 || at::get_num_threads() == 1 || x.dim() != 4) return pooled(rois);
+  auto all = at::empty({count, x.size(1), height, width}, x.options());
   std::vector<std::exception_ptr> errors(parts);
   const at::ThreadLocalState state;
   each_index(parts, [&](int64_t i) {
     const at::ThreadLocalStateGuard guard(state);
     try {
-      results[i] = pooled(rois.narrow(0, i * kBoxes, std::min(kBoxes, count - i * kBoxes)));
+      const int64_t n = std::min(kBoxes, count - i * kBoxes);
+      all.narrow(0, i * kBoxes, n).copy_(pooled(rois.narrow(0, i * kBoxes, n)));
     } catch (...) {
       errors[i] = std::current_exception();
     }
   });
   for (const auto& e : errors)
     if (e) std::rethrow_exception(e);
-  return at::cat(results);
+  return all;
 }
 
 TORCH_LIBRARY(torchvit, m) {
@@ -541,7 +544,7 @@ class Rewriter {
         site.bfloat16 = site.kind != Site::kConv3x3 && !final_.emplace(data, is_final(site.last())).first->second;
         site.keep_dtype = site.residual < 0 && stays_inside(site.last()->output());
       }
-      sites_[key(site)].push_back(std::move(site));
+      sites_[same(site)].push_back(std::move(site));
     }
   }
 
@@ -586,6 +589,23 @@ class Rewriter {
             site.gamma ? site.gamma->const_data_ptr() : nullptr,
             site.bfloat16,
             site.kind};
+  }
+
+  // The key of a site with the same numbers: folding a batch norm makes a new weight for each method.
+  Key same(const Site& site) const {
+    const auto equal = [](const OptionalTensor& a, const OptionalTensor& b) {
+      const bool have = a && a->defined();
+      return have == (b && b->defined()) && (!have || (a->strides() == b->strides() && at::equal(*a, *b)));
+    };
+    const auto own = key(site);
+    if (site.kind != Site::kConv3x3 || sites_.count(own) != 0) return own;
+    for (const auto& [k, sites] : sites_) {
+      const auto& other = sites.front();
+      if (other.kind == site.kind && equal(tensor_of(other.weight()), tensor_of(site.weight())) &&
+          equal(tensor_of(other.bias()), tensor_of(site.bias())))
+        return k;
+    }
+    return own;
   }
 
   static bool is_view(const Node* n) {
@@ -687,8 +707,9 @@ class Rewriter {
       site->size = kernel;
       return true;
     }
-    if (kernel != std::vector<int64_t>{3, 3} || stride != one || padding->size() != 2 || !has_gemm() ||
-        weight.size(0) % kWinogradChannels != 0 || weight.size(1) % kWinogradChannels != 0)
+    if (kernel != std::vector<int64_t>{3, 3} || stride != one || padding->size() != 2 || (*padding)[0] < 0 ||
+        (*padding)[1] < 0 || !has_gemm() || weight.size(0) % kWinogradChannels != 0 ||
+        weight.size(1) % kWinogradChannels != 0)
       return false;
     site->kind = Site::kConv3x3;
     site->size = *padding;
@@ -711,6 +732,7 @@ class Rewriter {
     layer.in_features = weight.size(1);
     if (site.kind == Site::kConv3x3) {
       layer.form = Layer::kWinograd;
+      layer.channels_last = weight.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
       layer.weight = pack_winograd(weight);
       return layer;
     }

@@ -6,11 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <vector>
 
-#include <ATen/ops/einsum.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/outer.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -33,7 +31,7 @@ constexpr int kIn = 4, kOut = 2;      // the sides of a tile
 constexpr int kProducts = kIn * kIn;  // of a tile and channel
 constexpr int64_t kTiles = 32;        // at a time: their numbers stay in the caches of a core
 constexpr int64_t kFewTiles = kTiles / 2;
-constexpr int64_t kApart = 16;  // numbers between matrices whose sizes are powers of two: they would share cache lines
+constexpr int64_t kApart = 16;  // numbers between matrices whose sizes are powers of two: they would share sets
 
 using Vector = float __attribute__((vector_size(4 * kWinogradChannels)));
 
@@ -139,18 +137,24 @@ TV_AVX2 void write(const Winograd& p, const Layout& layout, const Tile& tile, co
 
 at::Tensor pack_winograd(const at::Tensor& weight) {
   const auto g = at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, at::kDouble).view({kIn, 3});
-  const auto products = at::einsum("ai,kcij,bj->abkc", {g, weight.to(at::kDouble), g}).to(at::kFloat).flatten(0, 1);
-  std::vector<at::Tensor> panels;
-  for (const auto& matrix : products.unbind()) panels.push_back(pack_panels(matrix.contiguous()));
-  return at::stack(panels);
+  const int64_t out = weight.size(0), in = weight.size(1);
+  const auto exact = weight.to(at::kDouble).reshape({out, in, 9});
+  auto packed = at::empty({kProducts, packed_size(out, in)}, at::kFloat);
+  for (int a = 0; a < kIn; a++)
+    for (int b = 0; b < kIn; b++) {
+      const auto matrix = exact.matmul(at::outer(g[a], g[b]).flatten()).to(at::kFloat);  // G w G^T at (a, b)
+      packed[a * kIn + b].copy_(pack_panels(matrix).flatten());
+    }
+  return packed;
 }
 
 void winograd(const Winograd& p) {
   Layout layout{};
   layout.rows = (p.out_height() + kOut - 1) / kOut;
   layout.columns = (p.out_width() + kOut - 1) / kOut;
-  const int64_t tiles = p.batch * layout.rows * layout.columns, threads = at::get_num_threads();
-  const int64_t size = tiles < 8 * threads * kTiles ? kFewTiles : kTiles, blocks = (tiles + size - 1) / size;
+  const int64_t tiles = p.batch * layout.rows * layout.columns;
+  const int64_t size = tiles < 8 * at::get_num_threads() * kTiles ? kFewTiles : kTiles;
+  const int64_t blocks = (tiles + size - 1) / size, threads = std::min<int64_t>(at::get_num_threads(), blocks);
   layout.in = size * p.in_channels + kApart;
   layout.out = size * p.out_channels + kApart;
   const auto zeros = at::zeros({p.in_channels}, at::kFloat);
@@ -159,7 +163,7 @@ void winograd(const Winograd& p) {
   float* first = memory.mutable_data_ptr<float>();
   const int64_t matrix = packed_size(p.out_channels, p.in_channels);
   std::atomic<int64_t> next{0}, thread{0};
-  on_threads(std::min(threads, blocks), [&] {
+  on_threads(threads, [&] {
     float* in = first + thread.fetch_add(1) * kProducts * (layout.in + layout.out);
     float* out = in + kProducts * layout.in;
     for (int64_t i = next.fetch_add(1); i < blocks; i = next.fetch_add(1)) {

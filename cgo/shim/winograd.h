@@ -28,7 +28,7 @@ struct Winograd {
   int64_t out_width() const { return width + 2 * padding_width - 2; }
 };
 
-// Where has_gemm. A number that is not finite spreads to the outputs within two pixels of it.
+// Where has_gemm. An output with an infinity among its inputs may be NaN.
 void winograd(const Winograd& convolution);
 
 }  // namespace tv

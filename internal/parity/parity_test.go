@@ -194,7 +194,7 @@ func shapeCases() (all []parityCase) {
 }
 
 // shares is how many processes share the cases of a number of threads. Reading photos, loading modules and most
-// operators use one core, so two run at a time.
+// operators use one core, so they run side by side.
 const shares = 2
 
 // share gives those of the cases that one process runs: a model's follow each other.

@@ -18,9 +18,9 @@ type Rewritten struct {
 // RewrittenMethod counts what was replaced in the code of a method.
 type RewrittenMethod struct {
 	Name string
-	// Linear layers with packed weights, Fused operators that went into them, Attention calls, PatchEmbed
-	// convolutions that became linear layers, Conv of 3x3 that became fewer products (decisions/0016; 0 on
-	// processors with AVX-512 and on arm64), RoIAlign calls that use all threads; Left counts linear layers that stayed.
+	// Linear layers with packed weights, Attention calls, PatchEmbed convolutions that became linear layers, Conv of
+	// 3x3 that became fewer products (decisions/0016; where ATen's CPU capability is AVX2), RoIAlign calls that use all
+	// threads, Fused operators that went into linear layers and Conv; Left counts linear layers that stayed.
 	Linear, Fused, Attention, PatchEmbed, Conv, RoIAlign, Left int64
 }
 
