@@ -79,31 +79,32 @@ pictures: demo
 test: check test-unit test-race test-asan test-gc fuzz
 	@echo "make test: all passed"
 
-# -p 1: libtorch uses every core by itself.
+# Two packages at a time: libtorch uses every core by itself, but a test mostly one. Threads that wait must not spin.
+GO_TEST = OMP_WAIT_POLICY=passive $(GO) test -p 2
 test-unit: build models
 	@echo "== tests"
-	$(GO) test -p 1 -timeout 20m ./...
+	$(GO_TEST) -timeout 30m ./...
 
 # Packages that reach libtorch, or share memory between goroutines. The root's
 # tests build other modules, which the race detector does not change.
 PACKAGES = $(shell $(GO) list ./... | grep -vx 'github.com/torchvit/torchvit')
 test-race: build models
 	@echo "== race detector"
-	$(GO) test -race -short -p 1 -timeout 30m $(PACKAGES)
+	$(GO_TEST) -race -short -timeout 30m $(PACKAGES)
 
 # The shim is compiled with AddressSanitizer too, and LeakSanitizer reports at exit.
 ASAN_PACKAGES ?= ./cgo ./torch/... ./transforms/...
 test-asan: build models
 	@echo "== address and leak sanitizer"
 	bin/torchvit setup --asan
-	$(GO) test -asan -short -p 1 -timeout 30m $(ASAN_PACKAGES)
+	$(GO_TEST) -asan -short -timeout 30m $(ASAN_PACKAGES)
 
 # A collection at nearly every allocation, and freed memory overwritten: a
 # handle or a pin that is let go too early shows.
 GC_PACKAGES ?= ./cgo ./torch/...
 test-gc: build models
 	@echo "== life cycle under GOGC=1 and clobberfree"
-	GOGC=1 GODEBUG=clobberfree=1 $(GO) test -count=1 -short -p 1 -timeout 20m $(GC_PACKAGES)
+	GOGC=1 GODEBUG=clobberfree=1 $(GO_TEST) -count=1 -short -timeout 30m $(GC_PACKAGES)
 
 # A count, not a time: at the end of a time Go 1.26's coordinator can report
 # "context deadline exceeded" as a failure (go.dev/issue/75804).

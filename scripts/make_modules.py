@@ -616,54 +616,50 @@ class Wide(nn.Module):
 
 
 class Conv3x3(nn.Module):
-    """Convolutions of 3x3 that a rewrite may replace, and others: (B, 16, H, W)."""
+    """Convolutions of 3x3 that a rewrite may replace, and others: (B, 64, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(7)
-        self.a, self.b = nn.Conv2d(16, 40, 3, padding=1), nn.Conv2d(40, 16, 3, bias=False)
-        self.norm = nn.BatchNorm2d(40)
+        self.weight = nn.Parameter(torch.randn(72, 64, 3, 3) / 24)
+        self.bias = nn.Parameter(torch.randn(72))
+        self.norm = nn.BatchNorm2d(72)
         nn.init.normal_(self.norm.running_mean)
         nn.init.uniform_(self.norm.running_var, 0.5, 2)
-        self.wide = nn.Conv2d(16, 16, 3, padding=(2, 0))
-        self.traced = torch.jit.trace(nn.Conv2d(16, 16, 3, padding=1), torch.rand(1, 16, 5, 6))
-        self.strided = nn.Conv2d(16, 16, 3, stride=2, padding=1)
-        self.dilated = nn.Conv2d(16, 16, 3, dilation=2)
-        self.grouped = nn.Conv2d(16, 16, 3, groups=2)
-        self.odd = nn.Conv2d(16, 12, 3)
-        self.linear = nn.Linear(16, 16)
-        self.reflected = nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")
+        self.traced = torch.jit.trace(nn.Conv2d(64, 64, 3, padding=1), torch.rand(1, 64, 5, 6))
+        self.linear = nn.Linear(64, 64)
 
     def forward(self, x: Tensor) -> Tensor:
         """Two layers of a head, and a third of the first one's weight."""
-        y = self.b(F.relu(self.norm(self.a(x)), inplace=True))
-        return y + F.conv2d(x, self.b.weight.transpose(0, 1)[:16, :16], None, padding=0)
+        y = F.conv2d(x, self.weight, self.bias, padding=1)
+        y = F.conv2d(F.relu(self.norm(y), inplace=True), self.weight.transpose(0, 1))
+        return y + F.conv2d(x, self.weight[:64])
 
     @torch.jit.export
     def activations(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        y = self.a(x)
-        return (
-            F.gelu(self.a(x)),
-            F.silu(self.wide(x)),
-            torch.relu_(y),
-            torch.sigmoid(self.traced(x)),
-        )
+        w, b = self.weight, self.bias
+        y = F.conv2d(x, w, b, padding=1)
+        first = F.gelu(F.conv2d(x, w, b, padding=1))
+        second = F.silu(F.conv2d(x, w, b, padding=(2, 0)))
+        return first, second, torch.relu_(y), torch.sigmoid(self.traced(x))
 
     @torch.jit.export
     def paddings(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """One weight with three paddings."""
-        w, b = self.wide.weight, self.wide.bias
+        w, b = self.weight, self.bias
         return F.conv2d(x, w, b), F.conv2d(x, w, b, padding=1), F.conv2d(x, w, b, padding=(0, 3))
 
     @torch.jit.export
-    def left(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def left(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What stays: strides, dilations, groups, few channels. Reflection is a step before."""
+        w = self.weight
         return (
-            self.strided(x),
-            self.dilated(x),
-            self.grouped(x),
-            self.odd(x),
-            self.reflected(x),
+            F.conv2d(x, w, stride=2, padding=1),
+            F.conv2d(x, w, dilation=2),
+            F.conv2d(x, w[:, :32], groups=2),
+            F.conv2d(x, w[:60]),
+            F.conv2d(x.narrow(-3, 0, 56), w[:, :56]),
+            F.conv2d(F.pad(x, [1, 1, 1, 1], mode="reflect"), w),
         )
 
     @torch.jit.export
@@ -675,7 +671,7 @@ class Conv3x3(nn.Module):
     @torch.jit.export
     def viewed(self, x: Tensor) -> Tensor:
         """A view that only some strides allow."""
-        y = self.a(x)
+        y = F.conv2d(x, self.weight, padding=1)
         return y.view(y.size(0), 8, -1) if x.is_contiguous() else y.flatten(2)
 
     @torch.jit.export
@@ -773,7 +769,7 @@ def check(out: Path) -> None:
     assert linears(photos).shape == (2, 4, 8) and linears(photos).std() > 0.1
     assert linears.halves(torch.randn(2, 4, 8)).shape == (2, 4, 32)
     assert load["wide"](torch.randn(2, 800)).shape == (2, 30)
-    assert load["conv3x3"](torch.randn(2, 16, 5, 7)).shape == (2, 16, 3, 5)
+    assert load["conv3x3"](torch.randn(2, 64, 5, 7)).shape == (2, 64, 3, 5)
     extra = dict.fromkeys(EXTRA, "")
     torch.jit.load(str(out / "extra.pt"), _extra_files=extra)
     got = extra["blob.bin"]

@@ -707,9 +707,11 @@ class Rewriter {
       site->size = kernel;
       return true;
     }
+    const auto many = [](int64_t channels) {
+      return channels >= kWinogradMinimum && channels % kWinogradChannels == 0;
+    };
     if (kernel != std::vector<int64_t>{3, 3} || stride != one || padding->size() != 2 || (*padding)[0] < 0 ||
-        (*padding)[1] < 0 || !has_gemm() || weight.size(0) % kWinogradChannels != 0 ||
-        weight.size(1) % kWinogradChannels != 0)
+        (*padding)[1] < 0 || !has_gemm() || !many(weight.size(0)) || !many(weight.size(1)))
       return false;
     site->kind = Site::kConv3x3;
     site->size = *padding;

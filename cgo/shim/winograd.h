@@ -7,8 +7,9 @@
 
 namespace tv {
 
-// The vectors of winograd hold so many channels: in and out must be multiples of it.
-constexpr int64_t kWinogradChannels = 8;
+// The vectors of winograd hold so many channels: in and out must be multiples of it. With fewer than the minimum, its
+// transforms cost more than the products that it saves.
+constexpr int64_t kWinogradChannels = 8, kWinogradMinimum = 64;
 
 // A weight (out_channels, in_channels, 3, 3) as winograd takes it.
 at::Tensor pack_winograd(const at::Tensor& weight);

@@ -192,7 +192,7 @@ func TestPrecisionConvolutions(t *testing.T) {
 			want[i].Conv, want[i].Fused = 0, want[i].Linear/2
 		}
 	}
-	weight := normal(t, 3, 8, 16, 3, 3)
+	weight := normal(t, 3, 8, 64, 3, 3)
 	for _, c := range []struct {
 		precision torch.Precision
 		last      bool
@@ -209,13 +209,13 @@ func TestPrecisionConvolutions(t *testing.T) {
 			shape   []int64
 			methods []string
 		}{
-			{shape: []int64{1, 16, 5, 5}},
-			{shape: []int64{2, 16, 6, 9}},
-			{shape: []int64{3, 16, 40, 33}},
-			{shape: []int64{1, 16, 131, 200}},
-			{[]int64{16, 7, 6}, []string{"paddings", "left", "given"}},
-			{[]int64{2, 16, 3, 3}, []string{"forward", "activations", "paddings", "tokens", "viewed"}},
-			{[]int64{1, 16, 1, 1}, []string{"tokens", "viewed"}},
+			{shape: []int64{1, 64, 5, 5}},
+			{shape: []int64{2, 64, 6, 9}},
+			{shape: []int64{3, 64, 10, 13}},
+			{shape: []int64{1, 64, 33, 65}},
+			{[]int64{64, 7, 6}, []string{"paddings", "left", "given"}},
+			{[]int64{2, 64, 3, 3}, []string{"forward", "activations", "paddings", "tokens", "viewed"}},
+			{[]int64{1, 64, 1, 1}, []string{"tokens", "viewed"}},
 		} {
 			contiguous := normal(t, 1, images.shape...)
 			for _, x := range []*torch.Tensor{contiguous, channelsLast(t, contiguous)} {
@@ -241,10 +241,10 @@ func TestPrecisionConvolutions(t *testing.T) {
 				}
 			}
 		}
-		empty := tensorOf(t, []float32{}, 0, 16, 5, 5)
+		empty := tensorOf(t, []float32{}, 0, 64, 5, 5)
 		near(t, call(t, exact, "forward", empty), call(t, fast, "forward", empty), 0, "no image")
 
-		for what, x := range map[string]*torch.Tensor{"channels": normal(t, 1, 1, 8, 5, 5), "small": normal(t, 1, 1, 16, 2, 2)} {
+		for what, x := range map[string]*torch.Tensor{"channels": normal(t, 1, 1, 56, 5, 5), "small": normal(t, 1, 1, 64, 2, 2)} {
 			for _, m := range []*jit.Module{exact, fast} {
 				_, err := m.Call(t.Context(), "forward", x)
 				assert.Error(t, err, what)
@@ -254,12 +254,12 @@ func TestPrecisionConvolutions(t *testing.T) {
 			continue
 		}
 		// What is wrong with a number stays near it.
-		data := make([]float32, 16*20*20)
+		data := make([]float32, 64*20*20)
 		for i := range data {
 			data[i] = float32(i%13) / 13
 		}
 		data[3*400+10*20+11] = float32(math.NaN())
-		for i, v := range floats(t, call(t, fast, "viewed", tensorOf(t, data, 1, 16, 20, 20)).(*torch.Tensor)) {
+		for i, v := range floats(t, call(t, fast, "viewed", tensorOf(t, data, 1, 64, 20, 20)).(*torch.Tensor)) {
 			near := max(abs(i%400/20-10), abs(i%20-11)) <= 1
 			assert.Equal(t, near, math.IsNaN(float64(v)), "%v: %d", c, i)
 		}
