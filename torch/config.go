@@ -406,7 +406,7 @@ func MemoryStats() Memory {
 // TrimMemory gives memory that was freed back to the system. Without it the process keeps, for the next forward, what
 // forwards used, and large tensors are in huge pages: libtorch is opened with glibc's M_MMAP_THRESHOLD and
 // M_TRIM_THRESHOLD raised and with PyTorch's THP_MEM_ALLOC_ENABLE, unless the environment sets that, MALLOC_... or
-// GLIBC_TUNABLES. For after an unusually large batch.
+// GLIBC_TUNABLES. For after an unusually large batch; glibc keeps up to 64 MB of each thread's.
 func TrimMemory() error {
 	if err := ensure(); err != nil {
 		return err

@@ -28,7 +28,8 @@ func TestTrimMemory(t *testing.T) {
 	used := torch.MemoryStats().Resident
 	scope.Close()
 	require.NoError(t, torch.TrimMemory())
-	assert.Less(t, torch.MemoryStats().Resident, used-200<<20)
+	// glibc keeps the top of a thread's heap, which is 64 MB at most.
+	assert.Less(t, torch.MemoryStats().Resident, used-(256-64)<<20)
 }
 
 func TestMetadata(t *testing.T) {
