@@ -3,6 +3,7 @@
     make bench                                             # all of it, into docs/benchmarks.md
     .venv-bench/bin/python scripts/bench.py --workloads vit_tiny_patch16_224 --rounds 5
     .venv-bench/bin/python scripts/bench.py --engines torchscript go-exact --batch 1
+    .venv-bench/bin/python scripts/bench.py --workloads detection --out docs/benchmarks.md --keep
     .venv-bench/bin/python scripts/bench.py --device cuda --batch 1 8 64
 
 Workloads are timm's ViTs by name, segmentation (VisionTransformerForSegmentation, ViT-S/16,
@@ -549,9 +550,9 @@ def document(results: list[dict[str, Any]], args: argparse.Namespace, figure: st
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`: the engines run in turn in one run, on the same files and cores,",
-        "in an order that changes; each is a process of its own. Times are medians, ratios are",
-        "medians of the ratios within the rounds. What each column is: `scripts/bench.py --help`.",
+        "Written by `make bench`: the engines of a table run in turn in one run, on the same files",
+        "and cores, in an order that changes; each is a process of its own. Times are medians,",
+        "ratios are medians of the ratios within the rounds. `scripts/bench.py --help` says more.",
         "All digits are in the .json file beside this page.",
         "",
         f"Machine: {machine()}; {args.threads} threads; {versions()}.",
@@ -564,13 +565,23 @@ def document(results: list[dict[str, Any]], args: argparse.Namespace, figure: st
             "",
             f"## {TITLES.get(result['workload'], result['workload'])}, batch {result['batch']}",
             "",
-            f"{rows[0].rounds} rounds.",
+            f"{rows[0].rounds} rounds{', ' + result['date'] if 'date' in result else ''}.",
             "",
             table(rows),
         ]
         if result["left_out"]:
             lines += ["", "Left out: " + "; ".join(result["left_out"]) + "."]
     return "\n".join(lines) + "\n"
+
+
+def kept(results: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """The file's tables, with those of this run in their place."""
+    new = {(r["workload"], r["batch"]): r for r in results}
+    old = json.loads(path.read_text())
+    for r in old:
+        r["rows"] = [Row(**row) for row in r["rows"]]
+    out = [new.pop((r["workload"], r["batch"]), r) for r in old]
+    return out + list(new.values())
 
 
 def batches(workload: str, asked: list[int]) -> list[int]:
@@ -620,6 +631,9 @@ def main() -> None:
         "--bfloat16", action="store_true", help="bfloat16 also where the processor cannot do it"
     )
     parser.add_argument("--out", type=Path, help="the page to write")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the page's other tables, of the same machine"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -642,11 +656,14 @@ def main() -> None:
             if not rows:
                 continue
             results.append(
-                {"workload": workload, "batch": batch, "rows": rows, "left_out": left_out}
-            )
+                {"workload": workload, "batch": batch, "rows": rows, "left_out": left_out,
+                 "date": time.strftime("%Y-%m-%d")}
+            )  # fmt: skip
             title = TITLES.get(workload, workload)
             print(f"\n{title}, batch {batch}, {args.rounds} rounds\n{table(rows)}", flush=True)
     if args.out:
+        if args.keep:
+            results = kept(results, args.out.with_suffix(".json"))
         figure = args.out.with_name("images") / f"{args.out.stem}.png"
         figure.parent.mkdir(parents=True, exist_ok=True)
         plot(results, figure)
