@@ -155,9 +155,7 @@ func TestScenesAgree(t *testing.T) {
 // TestScenesAreSound runs the check of the data set's maker: exact masks and boxes, nothing shared by the
 // splits, and the same bytes from the same seed.
 func TestScenesAreSound(t *testing.T) {
-	if testing.Short() {
-		t.Skip("10 seconds of Python")
-	}
+	testmain.NotShort(t)
 	out := testmain.RunPython(t, "scripts/check_scenes.py")
 	assert.Regexp(t, `^test: 82 garments; `, out)
 }

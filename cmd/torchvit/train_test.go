@@ -153,7 +153,7 @@ func TestTrainErrors(t *testing.T) {
 // TestTrainIsInterrupted ends a process with SIGINT and goes on.
 func TestTrainIsInterrupted(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a process of its own")
+		t.Skip("-short: trains in a process of its own, which the race detector does not see")
 	}
 	data := colored(t, 24, "blue", "green", "red")
 	out := filepath.Join(t.TempDir(), "tuned.pt")

@@ -296,6 +296,20 @@ func TestPrecisionRoIAlign(t *testing.T) {
 	}
 }
 
+func BenchmarkConv3x3(b *testing.B) {
+	x := channelsLast(b, normal(b, 1, 1, 64, 128, 128))
+	for _, precision := range []torch.Precision{torch.PrecisionExact, torch.PrecisionFast} {
+		b.Run(precision.String(), func(b *testing.B) {
+			m := loadWith(b, "conv3x3", precision)
+			for b.Loop() {
+				y, err := m.Call(b.Context(), "viewed", x)
+				require.NoError(b, err)
+				torch.CloseAll(y)
+			}
+		})
+	}
+}
+
 func abs(i int) int { return max(i, -i) }
 
 // channelsLast is a copy of x in that memory format.
